@@ -1,0 +1,1 @@
+"""The daemon beside the machine: readings in, alarm events out."""

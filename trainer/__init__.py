@@ -1,0 +1,1 @@
+"""Sensor history in, bundle out."""
