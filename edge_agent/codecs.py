@@ -1,0 +1,210 @@
+"""The door to the payloads: JSON bytes in, readings out, every unusable part counted by reason.
+
+A bad cell costs that cell, a bad time costs that row, and only bytes that are no JSON at all cost the message.
+JSON's missing literals (`NaN`, `Infinity`) are understood, because common publishers write them; `null` says that
+there is no reading and is not counted as bad.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+REASONS = ("not_json", "bad_time", "not_a_number", "unknown_sensor", "nan", "infinite", "too_large")
+
+_FLOAT32_MAX = 3.4028234663852886e38
+# Stands for a number beyond a double; as an int it takes the same way as one that was written out in digits.
+_BEYOND = 10**400
+_LONGEST_INTEGER = 400
+# From these sizes on an epoch number must be milli-, micro- or nanoseconds: in seconds it would be after the year 5000.
+_UNIT_STEPS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+_DIVISORS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_LATEST = 1e11
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadFormat:
+    """How the payloads of one input are written.
+
+    Attributes:
+        time_key: key of the time stamp in an object.
+        value_key: key of the number in an object on a topic that names the sensor.
+        values_key: key of the object that holds the sensors, if they are nested.
+        time_unit: `auto`, `s`, `ms`, `us` or `ns`, of a time stamp that is a number.
+    """
+
+    time_key: str = "time"
+    value_key: str = "value"
+    values_key: str = "values"
+    time_unit: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRow:
+    """Readings of one time: `time` in seconds since the epoch, `values` by the sensor's position in the model."""
+
+    time: float
+    values: dict[int, float]
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What one message held: rows in the order of the message, and the unusable parts by reason."""
+
+    rows: list[DecodedRow] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+def _parse_integer(text: str) -> int:
+    return int(text) if len(text) < _LONGEST_INTEGER else _BEYOND
+
+
+def _parse_float(text: str) -> float | int:
+    number = float(text)
+    return number if math.isfinite(number) else _BEYOND
+
+
+def _load(payload: bytes) -> Any:
+    """Return the JSON value; the strict, fast reader first, the lenient one for what it refuses.
+
+    Raises:
+        ValueError: the bytes are no JSON, not even with NaN and Infinity.
+    """
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(payload, parse_int=_parse_integer, parse_float=_parse_float)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def parse_time(stamp: object, unit: str = "auto") -> float:
+    """Return seconds since the epoch of an epoch number or an RFC 3339 text; a text without a zone is UTC.
+
+    Raises:
+        ValueError: the stamp is neither, or is before 1970, or is absurdly late.
+    """
+    if isinstance(stamp, str):
+        moment = datetime.fromisoformat(stamp.strip())
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    elif isinstance(stamp, (int, float)) and not isinstance(stamp, bool):
+        try:
+            number = float(stamp)
+        except OverflowError as error:
+            raise ValueError("time stamp too large") from error
+        seconds = number / (_DIVISORS.get(unit) or _recognised_divisor(number))
+    else:
+        raise ValueError("time stamp is neither a number nor a text")
+    if not 0.0 <= seconds < _LATEST:
+        raise ValueError("time stamp out of range")
+    return seconds
+
+
+def _recognised_divisor(number: float) -> float:
+    return next((divisor for least, divisor in _UNIT_STEPS if number >= least), 1.0)
+
+
+def _cell(value: object) -> tuple[float, str | None]:
+    """Return the number and no reason, or NaN and the reason why it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan, "not_a_number"
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan, "too_large"
+    if math.isnan(number):
+        return math.nan, "nan"
+    if math.isinf(number):
+        return math.nan, "infinite"
+    if abs(number) > _FLOAT32_MAX:
+        return math.nan, "too_large"
+    return number, None
+
+
+class JsonDecoder:
+    """Decodes the messages of one input for a model's sensors.
+
+    Args:
+        sensors: the names of the model's sensors, in its order.
+        fmt: the keys and the unit of time.
+    """
+
+    def __init__(self, sensors: Sequence[str], fmt: PayloadFormat | None = None) -> None:
+        self._position = {name: index for index, name in enumerate(sensors)}
+        self._format = fmt or PayloadFormat()
+
+    def decode(self, payload: bytes, arrival: float, sensor: str | None = None) -> Decoded:
+        """Decode one message; never raises.
+
+        Args:
+            payload: the bytes as they arrived.
+            arrival: seconds since the epoch; the time of what carries no time of its own.
+            sensor: the sensor that the topic names, if it does.
+        """
+        decoded = Decoded()
+        try:
+            content = _load(payload)
+        except ValueError:
+            decoded.rejected["not_json"] += 1
+            return decoded
+        for item in content if isinstance(content, list) else (content,):
+            self._row(item, arrival, sensor, decoded)
+        return decoded
+
+    def _row(self, item: object, arrival: float, sensor: str | None, decoded: Decoded) -> None:
+        time = self._time(item, arrival)
+        if time is None:
+            decoded.rejected["bad_time"] += 1
+            return
+        cells = self._cells(item, sensor)
+        if cells is None:
+            decoded.rejected["not_a_number"] += 1
+            return
+        values: dict[int, float] = {}
+        for name, value in cells.items():
+            self._keep(name, value, values, decoded.rejected)
+        if values:
+            decoded.rows.append(DecodedRow(time, values))
+
+    def _time(self, item: object, arrival: float) -> float | None:
+        stamp = item.get(self._format.time_key) if isinstance(item, dict) else None
+        if stamp is None:
+            return arrival
+        try:
+            return parse_time(stamp, self._format.time_unit)
+        except (ValueError, OverflowError):
+            return None
+
+    def _cells(self, item: object, sensor: str | None) -> dict[str, object] | None:
+        """Return the cells by sensor name, or None where the item can hold no reading at all."""
+        fmt = self._format
+        if sensor is not None:
+            if not isinstance(item, dict):
+                return {sensor: item}
+            return {sensor: item[fmt.value_key]} if fmt.value_key in item else None
+        if not isinstance(item, dict):
+            return None
+        nested = item.get(fmt.values_key)
+        if isinstance(nested, dict):
+            return nested
+        return {name: value for name, value in item.items() if name != fmt.time_key}
+
+    def _keep(self, name: str, value: object, values: dict[int, float], rejected: Counter[str]) -> None:
+        position = self._position.get(name)
+        if position is None:
+            rejected["unknown_sensor"] += 1
+            return
+        if value is None:
+            return
+        number, reason = _cell(value)
+        if reason is not None:
+            rejected[reason] += 1
+        else:
+            values[position] = number
