@@ -1,0 +1,1 @@
+"""What runs around the programs: units, configurations, dashboards, and the demonstration."""
