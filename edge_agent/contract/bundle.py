@@ -1,0 +1,235 @@
+"""The bundle: a released model in one directory, written by one function and read by one function.
+
+`manifest.json` is the contract record, `scoring.npz` holds the matrices of the scoring model, the graphs stand beside
+them, and `golden.npz` holds inputs with what they must give. The manifest names the SHA-256 of every other file.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.contract.alarms import AlarmRules
+from edge_agent.contract.errors import BundleError
+from edge_agent.contract.grid import Axis
+from edge_agent.contract.scaling import Scaling
+from edge_agent.contract.scoring import ScoringModel
+from edge_agent.contract.tail import Tail
+from edge_agent.contract.threshold import Threshold
+
+CONTRACT_VERSION = 1
+MANIFEST = "manifest.json"
+SCORING = "scoring.npz"
+GOLDEN = "golden.npz"
+
+
+@dataclass(frozen=True)
+class SensorSpec:
+    """One sensor: its name, unit, the range seen in training and its scaling."""
+
+    name: str
+    unit: str
+    minimum: float
+    maximum: float
+    centre: float
+    scale: float
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contract record of a bundle.
+
+    Attributes:
+        name, version: of the bundle.
+        asset_class: what kind of machine it is for.
+        sensors: in the order of the model's inputs; live data is matched by name.
+        sampling_interval_seconds, phase_seconds: the grid.
+        window_length: T, ticks.
+        horizons: ticks ahead, ascending; scoring uses the first.
+        inputs: in order, each `sensor:NAME` or `missing:NAME`.
+        head: what the outputs mean, `point`.
+        architecture: facts on the network, for people.
+        state_size: width of the step graph's packed state.
+        inference: the mode it was calibrated in, `step` or `window`.
+        warmup_ticks: samples before the first score.
+        max_gap_ticks: a longer gap starts over.
+        threshold: the alarm threshold.
+        alarm_rules: when alarms open and close.
+        trained: training range, rows, fingerprint of the data, versions.
+        metrics: on held-out data.
+        parity: largest deviations between the graphs.
+        files: SHA-256 of every other file, by name.
+        contract_version: of this record.
+    """
+
+    name: str
+    version: str
+    asset_class: str
+    sensors: tuple[SensorSpec, ...]
+    sampling_interval_seconds: float
+    phase_seconds: float
+    window_length: int
+    horizons: tuple[int, ...]
+    inputs: tuple[str, ...]
+    head: str
+    architecture: dict[str, Any]
+    state_size: int
+    inference: str
+    warmup_ticks: int
+    max_gap_ticks: int
+    threshold: Threshold
+    alarm_rules: AlarmRules = field(default_factory=AlarmRules)
+    trained: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, float] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    contract_version: int = CONTRACT_VERSION
+
+    @property
+    def axis(self) -> Axis:
+        """Return the model's time axis."""
+        return Axis(self.sampling_interval_seconds, self.phase_seconds)
+
+    @property
+    def scaling(self) -> Scaling:
+        """Return the sensors' scaling as arrays."""
+        sensors = self.sensors
+        return Scaling(
+            centre=np.array([sensor.centre for sensor in sensors], np.float64),
+            scale=np.array([sensor.scale for sensor in sensors], np.float64),
+            minimum=np.array([sensor.minimum for sensor in sensors], np.float64),
+            maximum=np.array([sensor.maximum for sensor in sensors], np.float64),
+            constant=np.array([sensor.constant for sensor in sensors], np.bool_),
+        )
+
+    @property
+    def sensor_names(self) -> tuple[str, ...]:
+        """Return the sensors' names in order."""
+        return tuple(sensor.name for sensor in self.sensors)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory: the record, the scoring model, and where its graphs are."""
+
+    directory: Path
+    manifest: Manifest
+    scoring: ScoringModel
+    sha256: str = ""
+    """SHA-256 of the manifest, which names the hashes of all other files."""
+
+
+def write_bundle(bundle: Bundle, golden: dict[str, np.ndarray[Any, Any]]) -> Bundle:
+    """Complete the directory, in which the graphs already stand, and return the bundle with its hashes.
+
+    The manifest is written last and renamed into place: a directory without one is not a bundle.
+    """
+    directory = bundle.directory
+    np.savez(directory / SCORING, **_scoring_arrays(bundle.scoring))
+    np.savez(directory / GOLDEN, **golden)  # type: ignore[arg-type]  # numpy types **kwds as the allow_pickle flag
+    files = {
+        path.name: _sha256(path)
+        for path in sorted(directory.iterdir())
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+    }
+    record = asdict(bundle.manifest) | {"files": files}
+    text = json.dumps(record, indent=1, allow_nan=False)
+    draft = directory / f".{MANIFEST}"
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(directory / MANIFEST)
+    return read_bundle(directory)
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read a bundle and hold every file against its hash.
+
+    Raises:
+        BundleError: the directory is no bundle, of another contract version, incomplete or damaged.
+    """
+    path = directory / MANIFEST
+    try:
+        text = path.read_bytes()
+    except OSError as reason:
+        raise BundleError(f"{path}: no bundle there ({reason.strerror})") from reason
+    manifest = _parse(path, text)
+    for name, expected in manifest.files.items():
+        held = directory / name
+        if Path(name).name != name or not held.is_file():
+            raise BundleError(f"{held}: the manifest names this file, and it is missing")
+        if _sha256(held) != expected:
+            raise BundleError(
+                f"{held}: SHA-256 differs from the manifest's; the file is damaged or was changed"
+            )
+    for name in (SCORING, GOLDEN, f"{manifest.inference}.onnx"):
+        if name not in manifest.files:
+            raise BundleError(f"{path}: files: {name} must be listed")
+    return Bundle(directory, manifest, _read_scoring(directory, manifest), hashlib.sha256(text).hexdigest())
+
+
+def read_golden(bundle: Bundle) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the golden arrays: `values`, `forecast`, `statistic` of one asset's first samples."""
+    with np.load(bundle.directory / GOLDEN, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _parse(path: Path, text: bytes) -> Manifest:
+    try:
+        record = json.loads(text)
+        version = record["contract_version"]
+    except (ValueError, KeyError, TypeError) as reason:
+        raise BundleError(f"{path}: contract_version: not a manifest ({reason})") from reason
+    if version != CONTRACT_VERSION:
+        raise BundleError(f"{path}: contract_version: is {version}, this program reads {CONTRACT_VERSION}")
+    try:
+        limits = record["threshold"]
+        tail = limits["tail"]
+        if tail is not None:
+            tail = Tail(**tail | {"levels": tuple(tail["levels"]), "rates": tuple(tail["rates"])})
+        return Manifest(
+            **record
+            | {
+                "sensors": tuple(SensorSpec(**sensor) for sensor in record["sensors"]),
+                "horizons": tuple(record["horizons"]),
+                "inputs": tuple(record["inputs"]),
+                "threshold": Threshold(**limits | {"tail": tail}),
+                "alarm_rules": AlarmRules(**record["alarm_rules"]),
+            }
+        )
+    except (KeyError, TypeError) as reason:
+        raise BundleError(f"{path}: the record is incomplete or has unknown keys ({reason})") from reason
+
+
+_ARRAYS = (
+    "residual_centre", "residual_scale", "residual_correlation", "level_centre", "level_scale",
+    "level_correlation", "centres", "low", "high", "judged", "normalisers",
+)  # fmt: skip
+
+
+def _scoring_arrays(model: ScoringModel) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in _ARRAYS} | {"spans": np.asarray(model.spans)}
+
+
+def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
+    path = directory / SCORING
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in _ARRAYS}
+            spans = tuple(int(span) for span in stored["spans"])
+    except (OSError, ValueError, KeyError) as reason:
+        raise BundleError(f"{path}: not a scoring model ({reason})") from reason
+    width = len(manifest.sensors)
+    if arrays["level_centre"].shape != (width,) or not all(
+        math.isfinite(float(np.sum(array))) for array in arrays.values()
+    ):
+        raise BundleError(f"{path}: must hold finite arrays for {width} sensors")
+    return ScoringModel(spans=spans, **arrays)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,175 @@
+"""The regular time axis: readings as they arrive become samples, one row per tick.
+
+Tick k stands at `phase + k * interval`; a reading belongs to the nearest tick, and the last reading by time (then by
+arrival) wins a cell. A tick closes when it is complete and no older one is open, when a reading more than the allowed
+lateness ahead arrives, or on `advance`. Ticks without any reading are not emitted: whoever consumes samples sees the
+jump of the tick number.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_agent.contract.types import Bool, Float32, Float64, Int64, Rows, Samples
+
+UNSET = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A regular time axis.
+
+    Attributes:
+        interval: seconds between ticks.
+        phase: seconds; tick 0 stands at this time after the epoch.
+    """
+
+    interval: float
+    phase: float = 0.0
+
+    def tick_of(self, time: Float64) -> Int64:
+        """Return the nearest tick of each time."""
+        return np.floor((time - self.phase) / self.interval + 0.5).astype(np.int64)
+
+    def time_of(self, tick: Int64) -> Float64:
+        """Return the time of each tick in seconds since the epoch."""
+        return np.asarray(self.phase + tick * self.interval, np.float64)
+
+
+class Grid:
+    """Assemble samples of many assets, all state in arrays with one row per asset.
+
+    Args:
+        axis: the time axis of the model.
+        sensor_count: F.
+        lateness_ticks: how many ticks a tick stays open for late readings after a newer one began.
+    """
+
+    def __init__(self, axis: Axis, sensor_count: int, lateness_ticks: int = 1) -> None:
+        self.axis = axis
+        self.sensor_count = sensor_count
+        self.slots = lateness_ticks + 1
+        self.late = 0
+        """Readings that came after their tick had closed, or far out of order."""
+        self.duplicate = 0
+        """Readings of a cell that had one already."""
+        self._head = np.empty(0, np.int64)
+        self._values = np.empty((0, self.slots, sensor_count), np.float32)
+        self._stamp = np.empty((0, self.slots, sensor_count), np.float64)
+        self._opened = np.empty((0, self.slots), np.float64)
+
+    def ensure_assets(self, count: int) -> None:
+        """Make room for `count` assets."""
+        more = count - len(self._head)
+        if more <= 0:
+            return
+        self._head = np.concatenate([self._head, np.full(more, UNSET)])
+        shape = (more, self.slots, self.sensor_count)
+        self._values = np.concatenate([self._values, np.full(shape, np.nan, np.float32)])
+        self._stamp = np.concatenate([self._stamp, np.full(shape, -np.inf)])
+        self._opened = np.concatenate([self._opened, np.full((more, self.slots), np.inf)])
+
+    def push(self, rows: Rows, now: float) -> Samples:
+        """Take rows in and return the samples that they close.
+
+        Args:
+            rows: in order of arrival.
+            now: when they arrived, on the clock that `advance` is called with.
+        """
+        if not len(rows):
+            return Samples.empty(self.sensor_count)
+        self.ensure_assets(int(rows.asset.max()) + 1)
+        closed: list[Samples] = []
+        for chosen in rounds_of(rows.asset):
+            self._push_round(rows.asset[chosen], rows.time[chosen], rows.values[chosen], now, closed)
+        return Samples.concatenate(closed, self.sensor_count)
+
+    def advance(self, now: float) -> Samples:
+        """Close the ticks whose first reading arrived longer ago than an interval and the allowed lateness."""
+        oldest_allowed = now - self.slots * self.axis.interval
+        closed: list[Samples] = []
+        while True:
+            expired = np.isfinite(self._opened) & (self._opened <= oldest_allowed)
+            assets = np.flatnonzero(expired.any(axis=1))
+            if not len(assets):
+                return Samples.concatenate(closed, self.sensor_count)
+            self._close_heads(assets, closed)
+
+    def flush(self) -> Samples:
+        """Close every open tick, as at the end of a file."""
+        return self.advance(np.inf)
+
+    def _push_round(
+        self, asset: Int64, time: Float64, values: Float32, now: float, closed: list[Samples]
+    ) -> None:
+        tick = self.axis.tick_of(time)
+        fresh = self._head[asset] == UNSET
+        self._head[asset[fresh]] = tick[fresh]
+        on_time = tick >= self._head[asset]
+        if not on_time.all():
+            self.late += int(np.isfinite(values[~on_time]).sum())
+            asset, time, values, tick = asset[on_time], time[on_time], values[on_time], tick[on_time]
+        self._make_room(asset, tick, closed)
+        slot = tick % self.slots
+        held = self._values[asset, slot]
+        here = np.isfinite(values)
+        self.duplicate += int((here & np.isfinite(held)).sum())
+        wins = here & (time[:, None] >= self._stamp[asset, slot])
+        self._values[asset, slot] = np.where(wins, values, held)
+        self._stamp[asset, slot] = np.where(wins, time[:, None], self._stamp[asset, slot])
+        begun = here.any(axis=1)
+        self._opened[asset[begun], slot[begun]] = np.minimum(self._opened[asset[begun], slot[begun]], now)
+        self._close_complete(asset, closed)
+
+    def _make_room(self, asset: Int64, tick: Int64, closed: list[Samples]) -> None:
+        """Close ticks that the new ones leave behind by more than the allowed lateness."""
+        for _ in range(self.slots):
+            behind = tick - self._head[asset] >= self.slots
+            if not behind.any():
+                return
+            self._close_heads(asset[behind], closed)
+        behind = tick - self._head[asset] >= self.slots
+        self._head[asset[behind]] = tick[behind] - self.slots + 1
+
+    def _close_complete(self, asset: Int64, closed: list[Samples]) -> None:
+        for _ in range(self.slots):
+            slot = self._head[asset] % self.slots
+            complete: Bool = np.asarray(np.isfinite(self._values[asset, slot]).all(axis=1))
+            if not complete.any():
+                return
+            asset = asset[complete]
+            self._close_heads(asset, closed)
+
+    def _close_heads(self, asset: Int64, closed: list[Samples]) -> None:
+        head = self._head[asset]
+        slot = head % self.slots
+        values = self._values[asset, slot]
+        present: Bool = np.asarray(np.isfinite(values).any(axis=1))
+        if present.any():
+            closed.append(Samples(asset[present], head[present], values[present]))
+        self._values[asset, slot] = np.nan
+        self._stamp[asset, slot] = -np.inf
+        self._opened[asset, slot] = np.inf
+        self._head[asset] = head + 1
+
+
+def rounds_of(asset: Int64) -> list[Int64]:
+    """Split positions so that round k holds the k-th entry of each asset; order inside an asset is kept.
+
+    Args:
+        asset: (n,) row indices, in order of arrival.
+
+    Returns:
+        Arrays of positions; their concatenation is a permutation of 0..n-1.
+    """
+    if len(asset) == 1:
+        return [np.zeros(1, np.int64)]
+    order = np.argsort(asset, kind="stable")
+    ordered = asset[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    if len(starts) == len(asset):
+        return [np.arange(len(asset))]
+    rank = np.arange(len(asset)) - np.repeat(starts, np.diff(np.r_[starts, len(asset)]))
+    by_rank = np.argsort(rank, kind="stable")
+    cuts = np.flatnonzero(np.diff(rank[by_rank])) + 1
+    return [np.sort(order[part]) for part in np.split(by_rank, cuts)]

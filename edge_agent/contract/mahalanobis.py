@@ -1,0 +1,80 @@
+"""Mahalanobis distance with a shrunk correlation, over the sensors that are present.
+
+`d = sqrt(z' R^-1 z * F / |present|)` with `R = (1 - s) C + s I`. The correlation is shrunk because with few rows the
+smallest eigenvalues of `C` are noise and their inverse rules the distance (Ledoit and Wolf 2004). For missing sensors
+the marginal distribution of the others is used, never a filled-in value.
+"""
+
+import numpy as np
+
+from edge_agent.contract.types import Bool, Float64
+
+BOUND = 8.0
+"""One sensor's contribution is at most this many standard deviations: one broken sensor must not hide the rest."""
+
+
+def bounded(standardised: Float64) -> Float64:
+    """Return `8 tanh(u / 8)`: nearly u for ordinary deviations, never beyond 8."""
+    return np.asarray(BOUND * np.tanh(standardised / BOUND))
+
+
+def shrunk_correlation(rows: Float64) -> Float64:
+    """Return the correlation of rows (n, F), shrunk towards the identity by F / (F + n), at least 2 %.
+
+    Missing cells (NaN) count as zero, the mean of standardised data.
+    """
+    filled = np.nan_to_num(rows, nan=0.0)
+    count, width = filled.shape
+    covariance = filled.T @ filled / max(count, 1)
+    scale = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+    correlation = covariance / np.outer(scale, scale)
+    shrink = max(0.02, width / (width + count))
+    return np.asarray((1.0 - shrink) * correlation + shrink * np.eye(width))
+
+
+class Mahalanobis:
+    """Distances under one correlation; inverses for masks seen before are remembered.
+
+    Args:
+        correlation: (F, F), positive definite.
+    """
+
+    _REMEMBERED = 256
+
+    def __init__(self, correlation: Float64) -> None:
+        self.correlation = correlation
+        self.precision: Float64 = np.asarray(np.linalg.inv(correlation), np.float64)
+        self._by_mask: dict[bytes, Float64] = {}
+
+    def projected(self, z: Float64, present: Bool) -> Float64:
+        """Return `R^-1 z` (n, S, F) for z (n, S, F), with zeros for sensors missing in `present` (n, F)."""
+        if present.all():
+            return np.asarray(z @ self.precision)
+        result = np.zeros_like(z)
+        patterns, which = np.unique(present, axis=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            chosen = np.flatnonzero(which == number)
+            result[chosen] = (z[chosen] * pattern) @ self._masked_precision(pattern)
+        return result
+
+    def contributions(self, z: Float64, present: Bool) -> Float64:
+        """Return each sensor's part of the squared distance, (n, S, F); they sum to it."""
+        return np.asarray(z * self.projected(z, present))
+
+    def distance(self, z: Float64, present: Bool) -> Float64:
+        """Return distances (n, S) of standardised vectors z (n, S, F), scaled to F present sensors."""
+        square = np.maximum(self.contributions(z, present).sum(axis=2), 0.0)
+        counted = np.maximum(present.sum(axis=1), 1)
+        return np.asarray(np.sqrt(square * (present.shape[1] / counted)[:, None]))
+
+    def _masked_precision(self, pattern: Bool) -> Float64:
+        key = pattern.tobytes()
+        if key not in self._by_mask:
+            if len(self._by_mask) >= self._REMEMBERED:
+                self._by_mask.clear()
+            full = np.zeros_like(self.correlation)
+            seen = np.flatnonzero(pattern)
+            if len(seen):
+                full[np.ix_(seen, seen)] = np.linalg.inv(self.correlation[np.ix_(seen, seen)])
+            self._by_mask[key] = full
+        return self._by_mask[key]

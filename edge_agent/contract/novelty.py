@@ -1,0 +1,54 @@
+"""State novelty: how far the state [level, residual] is from its nearest centre of normal data.
+
+Centres are found by Lloyd's k-means (Lloyd 1982) on normal history, seeded by k-means++ (Arthur and Vassilvitskii
+2007). The distance is the root mean square over the present dimensions, so it does not grow with missing sensors.
+Own code because the device re-fits without scikit-learn.
+"""
+
+import numpy as np
+
+from edge_agent.contract.types import Bool, Float64
+
+
+def nearest_centre_distance(state: Float64, centres: Float64, present: Bool) -> Float64:
+    """Return (n,) distances of states (n, D) to the nearest of `centres` (K, D) over `present` (n, D)."""
+    seen = present.astype(np.float64)
+    masked = state * seen
+    square = (masked * masked).sum(axis=1)[:, None] - 2.0 * masked @ centres.T + seen @ (centres * centres).T
+    nearest = np.maximum(square.min(axis=1), 0.0)
+    return np.asarray(np.sqrt(nearest / np.maximum(seen.sum(axis=1), 1.0)))
+
+
+def find_centres(states: Float64, count: int = 64, seed: int = 0, rounds: int = 25) -> Float64:
+    """Return at most `count` centres (K, D) of states (n, D); at most one for every eight rows."""
+    rng = np.random.default_rng(seed)
+    if len(states) > 20_000:
+        states = states[np.sort(rng.choice(len(states), 20_000, replace=False))]
+    wanted = max(1, min(count, len(states) // 8))
+    centres = _spread_seeds(states, wanted, rng)
+    ones = np.ones_like(centres)
+    for _ in range(rounds):
+        square = (
+            ones @ (states * states).T - 2.0 * centres @ states.T + (centres * centres).sum(axis=1)[:, None]
+        )
+        owner = square.argmin(axis=0)
+        sums = np.zeros_like(centres)
+        np.add.at(sums, owner, states)
+        sizes = np.bincount(owner, minlength=wanted)
+        moved = np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], centres)
+        if np.allclose(moved, centres, atol=1e-9):
+            break
+        centres = moved
+    return centres
+
+
+def _spread_seeds(states: Float64, wanted: int, rng: np.random.Generator) -> Float64:
+    chosen = [states[rng.integers(len(states))]]
+    nearest = ((states - chosen[0]) ** 2).sum(axis=1)
+    for _ in range(wanted - 1):
+        total = nearest.sum()
+        if total <= 0.0:
+            break
+        chosen.append(states[rng.choice(len(states), p=nearest / total)])
+        nearest = np.minimum(nearest, ((states - chosen[-1]) ** 2).sum(axis=1))
+    return np.asarray(chosen)

@@ -1,0 +1,64 @@
+"""From the fused statistic to the score: 1.0 is the alarm threshold, whatever the machine.
+
+With a long calibration block the score claims rarity (`tail`): `1 + log10(budget rate / rate)`, floor 0. With a short
+one it is a ratio to a margin (`margin`) and claims no rarity.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_agent.contract.tail import WEEK_SECONDS, Tail, fit_tail
+from edge_agent.contract.types import Float64
+
+TAIL_MARGIN = 1.5
+"""Later normal data is never quite like the calibration block: plain tails realise 1.1 to 6.6 times the asked rate."""
+CLEAR_RATIO = 0.8
+"""An alarm clears below this part of the threshold *value*; a part of the score would be no hysteresis."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The calibrated threshold of the fused statistic.
+
+    Attributes:
+        basis: `tail` or `margin`.
+        value: threshold of the fused statistic.
+        alarms_per_week: the alarm budget.
+        supported_alarms_per_week: the rarest budget that the calibration block could show.
+        tail: rates behind a `tail` basis.
+    """
+
+    basis: str
+    value: float
+    alarms_per_week: float
+    supported_alarms_per_week: float
+    tail: Tail | None = None
+
+    def score(self, statistic: Float64) -> Float64:
+        """Return the score of each fused statistic; NaN stays NaN."""
+        if self.tail is None:
+            return np.asarray(statistic / self.value)
+        rate = self.tail.rate(statistic / TAIL_MARGIN)
+        known = np.maximum(1.0 + np.log10(self.alarms_per_week / rate), 0.0)
+        return np.asarray(np.where(np.isfinite(statistic), known, np.nan))
+
+
+def calibrate_threshold(
+    statistic: Float64, interval: float, alarms_per_week: float, separation: int
+) -> Threshold:
+    """Choose the threshold for a budget from the fused statistic of normal data that nothing was fitted on.
+
+    Args:
+        statistic: (n,) fused statistic of the calibration block, trimmed of warming up.
+        interval: seconds between samples.
+        alarms_per_week: the alarm budget of one asset.
+        separation: quiet samples that separate two clusters.
+    """
+    supported = WEEK_SECONDS / (len(statistic) * interval)
+    tail = fit_tail(statistic, interval, separation) if supported <= alarms_per_week else None
+    if tail is not None:
+        value = TAIL_MARGIN * tail.value_at(alarms_per_week)
+        return Threshold("tail", value, alarms_per_week, supported, tail)
+    value = max(1.5 * float(np.quantile(statistic, 0.99)), 1.25 * float(statistic.max()))
+    return Threshold("margin", value, alarms_per_week, supported)

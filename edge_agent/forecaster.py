@@ -1,0 +1,104 @@
+"""Run the forecaster's graphs with ONNX Runtime; no other module knows ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edge_agent.contract.errors import BundleError, ConfigurationError
+from edge_agent.contract.types import Float32
+
+MAX_BATCH = 256
+"""Larger batches are no faster on a CPU and cost memory (the window graph: 249 MB at 1024)."""
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxGraph:
+    """One ONNX graph in one session with one thread and no spinning.
+
+    Args:
+        path: the `.onnx` file.
+        provider: `cpu`, `cuda` (fails unless the session really runs on CUDA) or `auto` (falls back to the CPU).
+
+    Raises:
+        BundleError: the file is not a graph ONNX Runtime can load.
+        ConfigurationError: `cuda` was asked for and is not what the session got.
+    """
+
+    def __init__(self, path: Path, provider: str = "cpu") -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        wanted = [_PROVIDERS["cpu"]] if provider == "cpu" else [_PROVIDERS["cuda"], _PROVIDERS["cpu"]]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        except Exception as reason:  # ONNX Runtime raises many unrelated types
+            raise BundleError(f"{path}: not a graph ONNX Runtime can load: {_first_line(reason)}") from reason
+        # The list of *available* providers always claims CUDA; only the session tells the truth.
+        self.provider = "cuda" if _PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
+        if provider == "cuda" and self.provider != "cuda":
+            raise ConfigurationError("bundle.provider: cuda was asked for, but the session runs on the CPU")
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: dict[str, Float32]) -> dict[str, NDArray[np.float32]]:
+        """Return the graph's outputs by name."""
+        return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+
+    def run_in_order(self, names: list[str], feeds: dict[str, Float32]) -> list[Float32]:
+        """Return the named outputs in the order of `names`."""
+        outputs: list[Float32] = self._session.run(names, feeds)
+        return outputs
+
+
+class Forecaster:
+    """The step and the window form of one forecaster.
+
+    Args:
+        directory: the bundle's directory.
+        inference: `step` (O(1) a sample, carries state) or `window` (stateless, O(T)).
+        state_size: width of the packed state of the step graph.
+        provider: see `OnnxGraph`.
+    """
+
+    def __init__(self, directory: Path, inference: str, state_size: int, provider: str = "cpu") -> None:
+        self.inference = inference
+        self.state_size = state_size
+        self._graph = OnnxGraph(directory / f"{inference}.onnx", provider)
+        self.provider = self._graph.provider
+
+    def step(self, inputs: Float32, state: Float32) -> tuple[Float32, Float32]:
+        """Advance one tick.
+
+        Args:
+            inputs: (B, I) scaled inputs.
+            state: (B, S) packed state, zero at the start.
+
+        Returns:
+            The forecast (B, H, F, P) of the next ticks and the new state (B, S).
+        """
+        if len(inputs) <= MAX_BATCH:
+            forecast, after = self._graph.run_in_order(
+                ["forecast", "next_state"], {"input": inputs, "state": state}
+            )
+            return forecast, after
+        parts = [
+            self.step(inputs[at : at + MAX_BATCH], state[at : at + MAX_BATCH])
+            for at in range(0, len(inputs), MAX_BATCH)
+        ]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def window(self, windows: Float32) -> Float32:
+        """Forecast (B, H, F, P) from windows (B, T, I) of scaled inputs, oldest row first."""
+        parts = [
+            self._graph.run_in_order(["forecast"], {"window": windows[at : at + MAX_BATCH]})[0]
+            for at in range(0, len(windows), MAX_BATCH)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _first_line(reason: Exception) -> str:
+    return str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
