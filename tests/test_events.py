@@ -1,0 +1,78 @@
+"""Laws of the payloads: they hold to their schemas, and the same alarm has the same ids."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from edge_agent.contract.types import AlarmEvent, SensorShare
+from edge_agent.events import BundleIdentity, EventWriter, rfc3339, status_payload, to_json
+
+SCHEMAS = Path(__file__).parent.parent / "edge_agent" / "schemas"
+BUNDLE = BundleIdentity("pump", "1", "ab" * 32)
+EVENT = AlarmEvent(
+    kind="start",
+    alarm_number=1,
+    asset=0,
+    time=1_700_000_010.0,
+    onset_time=1_700_000_000.0,
+    start_time=1_700_000_010.0,
+    severity="warning",
+    score=1.5,
+    peak_score=2.0,
+    peak_time=1_700_000_010.0,
+    score_basis="tail",
+    sensors=(
+        SensorShare("bearing", "°C", 0.9, 71.0, 63.0, "above", "rising"),
+        SensorShare("flow", "m³/h", 0.1, None, math.nan, "missing", "steady"),
+    ),
+)
+
+
+def _schema(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
+    return schema
+
+
+@pytest.mark.parametrize("kind", ["start", "update", "end"])
+@pytest.mark.parametrize("score", [1.0, math.inf, math.nan])
+def test_event_holds_to_its_schema(kind: str, score: float) -> None:
+    """Every kind of event is valid JSON by its schema, whatever its numbers are."""
+    payload = EventWriter(BUNDLE).write(replace(EVENT, kind=kind, score=score), "pump/1")
+    jsonschema.validate(json.loads(to_json(payload)), _schema("event"), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("state", ["online", "offline", "stopped"])
+def test_status_holds_to_its_schema(state: str) -> None:
+    """Every status is valid by its schema, with and without a time."""
+    for time in (None, 1_700_000_000.0):
+        jsonschema.validate(status_payload(state, "gate", BUNDLE, time), _schema("status"))
+
+
+def test_sequence_counts_within_the_alarm() -> None:
+    """The events of one alarm share an id and count from 1; the next alarm starts anew."""
+    writer = EventWriter(BUNDLE)
+    kinds = ("start", "update", "end")
+    first = [writer.write(replace(EVENT, kind=kind), "a") for kind in kinds]
+    second = writer.write(replace(EVENT, alarm_number=2, start_time=EVENT.start_time + 60), "a")
+    assert [payload["sequence"] for payload in (*first, second)] == [1, 2, 3, 1]
+    assert len({payload["alarm_id"] for payload in first}) == 1
+    assert second["alarm_id"] != first[0]["alarm_id"]
+    assert len({payload["event_id"] for payload in first}) == 3
+
+
+def test_replay_gives_the_same_ids() -> None:
+    """A replay names the same event by the same ids and says that it is one."""
+    live = EventWriter(BUNDLE).write(EVENT, "a")
+    replayed = EventWriter(BUNDLE, replayed=True).write(EVENT, "a")
+    assert (live["event_id"], live["replayed"]) == (replayed["event_id"], False)
+    assert replayed["replayed"]
+
+
+def test_time_is_rfc3339() -> None:
+    """Times are UTC with milliseconds."""
+    assert rfc3339(1_700_000_000.5) == "2023-11-14T22:13:20.500Z"

@@ -1,0 +1,38 @@
+"""The one door to Keras: sets the backend and quietens its start before the first import.
+
+Model and training are backend-neutral; `KERAS_BACKEND` may name another one than TensorFlow.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Swallow what native libraries write to stderr while they load.
+
+    TensorFlow writes its greetings before its log level is in force, so the file descriptor itself is turned away;
+    a Python exception is still printed, since that happens afterwards.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+
+
+with _quiet_start():
+    import keras
+
+__all__ = ["keras"]

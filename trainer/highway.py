@@ -1,0 +1,105 @@
+"""The autoregressive highway: a ridge regression of the next samples on the sample and its slow averages.
+
+The regressors are phi_t = [x_t, ewma5_t, ewma20_t, 1]; the averages start at zero, at the beginning of a segment
+in training and of a window or stream in the graphs, so that all of them agree without any special first value.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.types import Float32, Float64
+from trainer.dataset import Segments
+
+SPANS = (5, 20)
+WARM_UP_ROWS = 60  # three times the longest span: what the zero start leaves in the average is under 0.3 %
+_CHUNK = 256
+
+
+def ewma_gain(span: int) -> float:
+    """Return a in e_t = e_{t-1} + a (x_t - e_{t-1})."""
+    return 2.0 / (span + 1.0)
+
+
+def ewma_matrix(span: int, length: int) -> Float64:
+    """Return the (length, length) lower-triangular matrix that turns samples into their zero-start EWMA."""
+    gain = ewma_gain(span)
+    lag = np.arange(length)[:, None] - np.arange(length)[None, :]
+    matrix: Float64 = np.where(lag >= 0, gain * (1.0 - gain) ** np.maximum(lag, 0), 0.0)
+    return matrix
+
+
+def fit_highway(
+    segments: Segments, ridge: float = 1e-3, horizons: int = 1, spans: Sequence[int] = SPANS
+) -> Float32:
+    """Fit the highway in closed form.
+
+    The normal equations are summed in float64 over blocks of rows, so memory does not grow with the history.
+    The first `WARM_UP_ROWS` rows of a segment and rows with a missing target cell are left out; where too few
+    rows remain, first the warm-up is let in and then the rows with missing targets, with their held values.
+
+    Args:
+        segments: scaled samples with missing cells held.
+        ridge: penalty per row on every weight but the intercept, in scaled units.
+        horizons: ticks ahead, 1 to `horizons`.
+        spans: EWMA spans in ticks.
+
+    Returns:
+        ((1 + len(spans)) * F + 1, horizons * F) weights; the last row is the intercept.
+
+    Raises:
+        HistoryError: there is no row with a target at all.
+    """
+    sensors = segments.values.shape[1]
+    width = (1 + len(spans)) * sensors + 1
+    for warm_up, complete in ((WARM_UP_ROWS, True), (0, True), (0, False)):
+        gram = np.zeros((width, width))
+        moment = np.zeros((width, horizons * sensors))
+        rows = 0
+        for phi, target in _row_blocks(segments, horizons, spans, warm_up, complete):
+            gram += phi.T @ phi
+            moment += phi.T @ target
+            rows += len(phi)
+        if rows >= width:
+            break
+    if rows == 0:
+        raise HistoryError("the history has no two samples in a row to fit a forecast on")
+    penalty = np.full(width, ridge * rows)
+    penalty[-1] = 0.0
+    weights: Float64 = np.linalg.lstsq(gram + np.diag(penalty), moment, rcond=None)[0]
+    return weights.astype(np.float32)
+
+
+def _row_blocks(
+    segments: Segments, horizons: int, spans: Sequence[int], warm_up: int, complete: bool
+) -> Iterator[tuple[Float64, Float64]]:
+    """Yield regressors (n, width) and targets (n, horizons * F) of the rows that count."""
+    for start, end in segments.bounds():
+        first = start
+        for phi in _regressors(segments.values[start : end - horizons], spans):
+            rows = np.arange(first, first + len(phi))
+            first += len(phi)
+            ahead = rows[:, None] + 1 + np.arange(horizons)
+            keep = rows >= start + warm_up
+            if complete:
+                keep &= ~segments.missing[ahead].any(axis=(1, 2))
+            if keep.any():
+                target = segments.values[ahead[keep]].reshape(int(keep.sum()), -1)
+                yield phi[keep], target.astype(np.float64)
+
+
+def _regressors(values: Float32, spans: Sequence[int]) -> Iterator[Float64]:
+    """Yield phi in chunks of rows, carrying the averages from chunk to chunk."""
+    matrices = [ewma_matrix(span, _CHUNK) for span in spans]
+    decays = [(1.0 - ewma_gain(span)) ** np.arange(1, _CHUNK + 1)[:, None] for span in spans]
+    carried = [np.zeros(values.shape[1]) for _ in spans]
+    for first in range(0, len(values), _CHUNK):
+        chunk = values[first : first + _CHUNK].astype(np.float64)
+        count = len(chunk)
+        parts = [chunk]
+        for number, (matrix, decay) in enumerate(zip(matrices, decays, strict=True)):
+            average = matrix[:count, :count] @ chunk + decay[:count] * carried[number]
+            carried[number] = average[-1]
+            parts.append(average)
+        yield np.concatenate([*parts, np.ones((count, 1))], axis=1)
