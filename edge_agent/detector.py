@@ -152,6 +152,24 @@ class Detector:
 
     def process(self, samples: Samples) -> Outcomes:
         """Score samples in order; the k-th sample of each asset goes in the k-th round."""
+        block, forecast = self._run(samples)
+        return self._judge(samples, block, forecast)
+
+    def measure(self, samples: Samples) -> tuple[Float32, Float64]:
+        """Run the forecasts and the statistics alone, as calibration needs them; alarms stay as they are.
+
+        Returns:
+            Forecasts (n, F) in engineering units and statistics (n, 2S + 1) before they are divided by their
+            normalisers; NaN while warming up.
+        """
+        block, forecast = self._run(samples)
+        statistics = np.full((len(samples), len(self.bundle.scoring.normalisers)), np.nan)
+        if block.asset:
+            position = np.concatenate(block.position)
+            statistics[position] = self.scorer.statistics(_join(block.scoring), np.concatenate(block.present))
+        return forecast, statistics
+
+    def _run(self, samples: Samples) -> tuple[_Block, Float32]:
         if len(samples):
             self.ensure_assets(int(samples.asset.max()) + 1)
         block = _Block()
@@ -160,18 +178,7 @@ class Detector:
             self._observe(
                 samples.asset[chosen], samples.tick[chosen], samples.values[chosen], chosen, block, forecast
             )
-        return self._judge(samples, block, forecast)
-
-    def observe(self, samples: Samples) -> tuple[Float64, Float64, Bool]:
-        """Run the forecast chain alone, as calibration needs it.
-
-        Returns:
-            Residuals and scaled levels (n, F), NaN in missing cells, and (n,) which samples were past warming up.
-        """
-        outcomes = self.process(samples)
-        level = np.asarray(self._scaling.apply(samples.values), np.float64)
-        scored = np.isfinite(outcomes.forecast).all(axis=1)
-        return level - self._scaling.apply(outcomes.forecast), level, np.asarray(scored, np.bool_)
+        return block, forecast
 
     def _observe(
         self,
