@@ -139,6 +139,10 @@ class Detector:
         self.state = DetectorState.zero(0, bundle)
         self._scaling = bundle.manifest.scaling
         self._sensor_count = len(bundle.manifest.sensors)
+        # A history too short for a claim of rarity has not seen the sensors' whole range either: leaving it proves
+        # nothing, except for a sensor that never moved.
+        short = bundle.manifest.threshold.basis == "margin"
+        self._guarded = self._scaling.constant | (not short)
 
     def ensure_assets(self, count: int) -> None:
         """Make room for `count` assets; room grows by at least a half, so that growing is rare."""
@@ -269,7 +273,7 @@ class Detector:
             present = np.concatenate(block.present)
             position = np.concatenate(block.position)
             statistic[position] = self.scorer.fuse(self.scorer.statistics(together, present))
-            guard = self.scorer.guard(together)
+            guard = self.scorer.guard(together, self._guarded)
             statistic[position] = np.maximum(statistic[position], guard * threshold.value)
             score[position] = threshold.score(statistic[position])
             for number, rows in enumerate(block.asset):

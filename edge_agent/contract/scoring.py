@@ -175,9 +175,12 @@ class Scorer:
         ratio = np.maximum(statistics / self.model.normalisers, LEAST_RATIO)
         return np.asarray(np.exp(np.log(ratio) @ self._weights))
 
-    def guard(self, state: ScoringState) -> Float64:
-        """Return (n,) the largest smoothed range excess; 1 is one margin outside of what was seen."""
-        return np.asarray(state.excess[:, 0].max(axis=1))
+    def guard(self, state: ScoringState, guarded: Bool) -> Float64:
+        """Return (n,) the largest smoothed range excess of the `guarded` (F,) sensors.
+
+        1 is one margin outside of what was seen.
+        """
+        return np.asarray(np.where(guarded, state.excess[:, 0], 0.0).max(axis=1))
 
     def shares(self, state: ScoringState, present: Bool) -> Float64:
         """Return (n, F) how much each sensor contributes; rows sum to 1."""

@@ -1,0 +1,129 @@
+"""A file through the very pipeline of the live agent: the alarms it would have raised."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.types import AlarmEvent, Float32, Outcomes, Rows
+from edge_agent.events import rfc3339
+from edge_agent.history import History
+from edge_agent.pipeline import Pipeline
+
+CHUNK_ROWS = 4096
+
+
+@dataclass
+class ReplayedAlarm:
+    """One alarm from start to end; `end` is None while it is still open at the end of the file."""
+
+    asset: str
+    start: AlarmEvent
+    last: AlarmEvent
+    end: AlarmEvent | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the alarm as the JSON record that `replay --json` prints."""
+        worst = self.last
+        return {
+            "asset": self.asset,
+            "onset": rfc3339(self.start.onset_time),
+            "start": rfc3339(self.start.start_time),
+            "end": rfc3339(self.end.time) if self.end is not None else None,
+            "duration_seconds": worst.duration_seconds if self.end is not None else None,
+            "peak_score": _finite(worst.peak_score),
+            "peak_time": rfc3339(worst.peak_time),
+            "severity": worst.severity,
+            "score_basis": self.start.score_basis,
+            "sensors": [
+                {
+                    "name": one.name,
+                    "unit": one.unit,
+                    "share": one.share,
+                    "actual": _finite(one.actual),
+                    "expected": _finite(one.expected),
+                    "direction": one.direction,
+                    "trend": one.trend,
+                }
+                for one in self.start.sensors
+            ],
+        }
+
+
+@dataclass
+class ReplayResult:
+    """What a replay found."""
+
+    alarms: list[ReplayedAlarm] = field(default_factory=list)
+    samples: int = 0
+    scored: int = 0
+    open_at_end: dict[int, ReplayedAlarm] = field(default_factory=dict)
+
+    def take(self, event: AlarmEvent, asset: str) -> None:
+        """Add an event to the alarm that it belongs to."""
+        if event.kind == "start":
+            self.open_at_end[event.asset] = ReplayedAlarm(asset, event, event)
+            self.alarms.append(self.open_at_end[event.asset])
+            return
+        alarm = self.open_at_end[event.asset]
+        alarm.last = event
+        if event.kind == "end":
+            alarm.end = event
+            del self.open_at_end[event.asset]
+
+
+def replay(
+    pipeline: Pipeline, history: History, on_rows: Callable[[int], None] | None = None
+) -> ReplayResult:
+    """Run a history through the pipeline in the order of the file.
+
+    Args:
+        pipeline: fresh.
+        history: sensors are matched by name; sensors the bundle does not know are not used.
+        on_rows: told how many rows were done.
+
+    Raises:
+        HistoryError: the history has none of the bundle's sensors.
+    """
+    values = align_sensors(history, pipeline.sensors)
+    rows_of = np.array([pipeline.asset_row(asset) for asset in history.assets], np.int64)
+    result = ReplayResult()
+    for at in range(0, len(history.time), CHUNK_ROWS):
+        part = slice(at, at + CHUNK_ROWS)
+        rows = Rows(rows_of[history.asset[part]], history.time[part], values[part])
+        _take(result, pipeline, pipeline.feed(rows, np.inf))
+        if on_rows is not None:
+            on_rows(len(rows))
+    _take(result, pipeline, pipeline.flush())
+    return result
+
+
+def align_sensors(history: History, sensors: tuple[str, ...]) -> Float32:
+    """Return the values (n, F) of the bundle's sensors in its order; a sensor the history lacks is missing.
+
+    Raises:
+        HistoryError: the history has none of the sensors.
+    """
+    place = {name: number for number, name in enumerate(history.sensors)}
+    if not any(name in place for name in sensors):
+        raise HistoryError(
+            f"{history.source}: has none of the bundle's sensors ({', '.join(sensors[:4])}, …)"
+        )
+    aligned = np.full((len(history.time), len(sensors)), np.nan, np.float32)
+    for number, name in enumerate(sensors):
+        if name in place:
+            aligned[:, number] = history.values[:, place[name]]
+    return aligned
+
+
+def _take(result: ReplayResult, pipeline: Pipeline, outcomes: Outcomes) -> None:
+    result.samples += len(outcomes)
+    result.scored += int(np.isfinite(outcomes.score).sum())
+    for event in outcomes.events:
+        result.take(event, pipeline.assets[event.asset])
+
+
+def _finite(number: float | None) -> float | None:
+    return None if number is None or not np.isfinite(number) else float(number)
