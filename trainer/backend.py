@@ -13,8 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Swallow what native libraries write to stderr while they load.
+def quiet_native_output() -> Iterator[None]:
+    """Swallow what native libraries write to stderr.
 
     TensorFlow writes its greetings before its log level is in force, so the file descriptor itself is turned away;
     a Python exception is still printed, since that happens afterwards.
@@ -32,7 +32,7 @@ def _quiet_start() -> Iterator[None]:
         os.close(sink)
 
 
-with _quiet_start():
+with quiet_native_output():
     import keras
 
-__all__ = ["keras"]
+__all__ = ["keras", "quiet_native_output"]

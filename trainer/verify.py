@@ -8,7 +8,7 @@ import numpy as np
 from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
 from edge_agent.forecaster import OnnxGraph
-from trainer.backend import keras
+from trainer.backend import keras, quiet_native_output
 from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH
 from trainer.model import ModelSpec, build_window_model, weights_of
 
@@ -76,8 +76,9 @@ def _run_tflite(path: Path, windows: Float32) -> Float32:
     """Return the forecasts of the LiteRT interpreter, one window at a time."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
-    interpreter.allocate_tensors()
+    with quiet_native_output():  # it announces its delegate
+        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
     result = interpreter.get_output_details()[0]["index"]
     forecasts = []
