@@ -1,0 +1,130 @@
+"""What is known of each asset right now, in arrays that the metrics read at scrape time."""
+
+import threading
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.types import Bool, Float32, Float64, Outcomes, Rows
+
+
+@dataclass
+class BoardState:
+    """One row per asset; NaN where nothing is known yet.
+
+    Attributes:
+        score, statistic: (A,) of the last sample; NaN while warming up.
+        sample_time: (A,) seconds since the epoch, of the last sample.
+        alarm: (A,) whether the asset is in alarm.
+        warming: (A,) whether the last sample had no score.
+        arrival: (A,) when the last reading arrived, seconds since the epoch.
+        waiting_since: (A,) when the first reading arrived that no score has followed yet.
+        value, expected: (A, F) last reading and last forecast, engineering units.
+    """
+
+    score: Float64
+    statistic: Float64
+    sample_time: Float64
+    alarm: Bool
+    warming: Bool
+    arrival: Float64
+    waiting_since: Float64
+    value: Float32
+    expected: Float32
+
+    @staticmethod
+    def blank(assets: int, sensors: int) -> "BoardState":
+        """Return the state of assets of which nothing is known."""
+
+        def unknown() -> Float64:
+            return np.full(assets, np.nan)
+
+        def unknown_sensors() -> Float32:
+            return np.full((assets, sensors), np.nan, np.float32)
+
+        def no() -> Bool:
+            return np.zeros(assets, np.bool_)
+
+        return BoardState(
+            unknown(),
+            unknown(),
+            unknown(),
+            no(),
+            no(),
+            unknown(),
+            unknown(),
+            unknown_sensors(),
+            unknown_sensors(),
+        )
+
+
+class AssetBoard:
+    """Keeps the last word on each asset; the main loop writes, scrapes read, a lock keeps them apart.
+
+    Args:
+        sensor_count: F.
+    """
+
+    def __init__(self, sensor_count: int) -> None:
+        self._sensor_count = sensor_count
+        self._state = BoardState.blank(16, sensor_count)
+        self._lock = threading.Lock()
+
+    def take_rows(self, rows: Rows, arrival: float) -> None:
+        """Note readings that arrived at `arrival`, seconds since the epoch; of two for one cell the later row stays."""
+        if not len(rows):
+            return
+        with self._lock:
+            self._make_room(int(rows.asset.max()) + 1)
+            state = self._state
+            row, column = np.nonzero(np.isfinite(rows.values))
+            state.value[rows.asset[row], column] = rows.values[row, column]
+            state.arrival[rows.asset] = arrival
+            idle = rows.asset[np.isnan(state.waiting_since[rows.asset])]
+            state.waiting_since[idle] = arrival
+
+    def take_outcomes(self, outcomes: Outcomes) -> None:
+        """Note what scoring said."""
+        if not len(outcomes):
+            return
+        with self._lock:
+            self._make_room(int(outcomes.asset.max()) + 1)
+            state, asset = self._state, outcomes.asset
+            scored = np.isfinite(outcomes.score)
+            state.score[asset] = outcomes.score
+            state.statistic[asset] = outcomes.statistic
+            state.sample_time[asset] = outcomes.time
+            state.alarm[asset] = outcomes.alarm
+            state.warming[asset] = ~scored
+            state.expected[asset] = outcomes.forecast
+            state.waiting_since[asset[scored]] = np.nan
+
+    def snapshot(self, assets: int) -> BoardState:
+        """Return a copy of the first `assets` rows."""
+        with self._lock:
+            self._make_room(assets)
+            copies: list[NDArray[np.generic]] = [
+                getattr(self._state, item.name)[:assets].copy() for item in fields(BoardState)
+            ]
+        return BoardState(*copies)  # type: ignore[arg-type]  # in the order of the fields
+
+    def not_scoring(self, grace: float) -> int:
+        """Return how many assets have sent readings for more than `grace` seconds without a score."""
+        with self._lock:
+            waiting = self._state.arrival - self._state.waiting_since
+            return int(np.count_nonzero(waiting > grace))
+
+    def warming_up(self) -> int:
+        """Return how many assets send samples that have no score yet."""
+        with self._lock:
+            return int(np.count_nonzero(self._state.warming))
+
+    def _make_room(self, assets: int) -> None:
+        have = len(self._state.score)
+        if assets <= have:
+            return
+        grown = BoardState.blank(max(assets, 2 * have), self._sensor_count)
+        for item in fields(BoardState):
+            getattr(grown, item.name)[:have] = getattr(self._state, item.name)
+        self._state = grown

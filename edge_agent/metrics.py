@@ -1,0 +1,243 @@
+"""The door to Prometheus: what the agent counted, and what the board knows, put into words at scrape time.
+
+Asset- and sensor-labelled series are read from the board's arrays for at most a configured number of assets; there
+are no label children to grow or to forget.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, exposition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from edge_agent.board import AssetBoard, BoardState
+from edge_agent.contract.types import Float32, Float64
+from edge_agent.events import BundleIdentity
+from edge_agent.version import VERSION
+
+CONTENT_TYPE: str = exposition.CONTENT_TYPE_LATEST
+_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SERIES_PER_ASSET = 4
+_SERIES_PER_SENSOR = 2
+
+Family = CounterMetricFamily | GaugeMetricFamily
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the main loop counts; only it writes here.
+
+    Attributes:
+        connected, connects: the connection to the broker, now and how often.
+        messages, readings: received, the unusable readings included.
+        rejected: readings and messages not used, by reason.
+        scored: samples with a score.
+        unscored: samples without, by reason.
+        alarm_events: by (severity, kind).
+        last_reading: when the last reading arrived, seconds since the epoch; NaN before the first.
+        outbox_pending, outbox_dropped, published: events on their way out.
+    """
+
+    connected: bool = False
+    connects: int = 0
+    messages: int = 0
+    readings: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    scored: int = 0
+    unscored: Counter[str] = field(default_factory=Counter)
+    alarm_events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    last_reading: float = float("nan")
+    outbox_pending: int = 0
+    outbox_dropped: int = 0
+    published: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What does not change while the agent runs.
+
+    Attributes:
+        bundle: the bundle that runs.
+        provider: the execution provider that the session really got.
+        sensors: their names, in the order of the board's columns.
+        statistic_threshold: of the fused statistic.
+        grace_seconds: how long readings may arrive without a score before that is worth a word.
+        started: seconds since the epoch.
+        max_series_assets: assets that get series of their own.
+    """
+
+    bundle: BundleIdentity
+    provider: str
+    sensors: tuple[str, ...]
+    statistic_threshold: float
+    grace_seconds: float
+    started: float
+    max_series_assets: int
+
+
+class AgentMetrics:
+    """The agent's metrics in a registry of their own.
+
+    Args:
+        facts: see there.
+        tally: what the main loop counts.
+        board: what is known of each asset.
+        assets: their ids by row; may grow.
+        rejected: gives the counts of the pipeline's own rejections, by reason.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        tally: Tally,
+        board: AssetBoard,
+        assets: Sequence[str],
+        rejected: Callable[[], dict[str, int]],
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._latency = Histogram(
+            "forewarn_score_latency_seconds",
+            "From the arrival of a message to the scores that it led to.",
+            buckets=_LATENCY_BUCKETS,
+            registry=self._registry,
+        )
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_AgentCollector(facts, tally, rejected))
+        self._registry.register(_AssetCollector(facts, board, assets))
+
+    def observe_latency(self, seconds: float) -> None:
+        """Count one message whose readings were scored `seconds` after it arrived."""
+        self._latency.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return exposition.generate_latest(self._registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Family:
+    return GaugeMetricFamily(f"forewarn_{name}", text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Family:
+    return CounterMetricFamily(f"forewarn_{name}", text, value=float(value))
+
+
+def _info(name: str, text: str, labels: dict[str, str]) -> Family:
+    family = GaugeMetricFamily(f"forewarn_{name}", text, labels=list(labels))
+    family.add_metric(list(labels.values()), 1.0)
+    return family
+
+
+def _by_reason(name: str, text: str, counts: dict[str, int]) -> Family:
+    family = CounterMetricFamily(f"forewarn_{name}", text, labels=["reason"])
+    for reason, count in sorted(counts.items()):
+        family.add_metric([reason], float(count))
+    return family
+
+
+class _AgentCollector(Collector):
+    """The agent as a whole."""
+
+    def __init__(self, facts: Facts, tally: Tally, rejected: Callable[[], dict[str, int]]) -> None:
+        self._facts = facts
+        self._tally = tally
+        self._rejected = rejected
+
+    def collect(self) -> Iterator[Family]:
+        yield from self._identity()
+        yield from self._connection()
+        yield from self._readings()
+        yield from self._events()
+
+    def _identity(self) -> Iterator[Family]:
+        bundle = self._facts.bundle
+        yield _info("build_info", "The agent's version.", {"version": VERSION})
+        labels = {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
+        yield _info("bundle_info", "The bundle that runs.", labels)
+        yield _info(
+            "inference_provider_info", "The provider really in use.", {"provider": self._facts.provider}
+        )
+        yield _gauge("start_timestamp_seconds", "When the agent started.", self._facts.started)
+        yield _gauge("score_threshold", "Score at which an alarm opens.", 1.0)
+        yield _gauge(
+            "statistic_threshold", "Threshold of the fused statistic.", self._facts.statistic_threshold
+        )
+
+    def _connection(self) -> Iterator[Family]:
+        tally = self._tally
+        yield _gauge("mqtt_connected", "1 while the broker is connected.", tally.connected)
+        yield _counter("mqtt_connects", "Connections made to the broker.", tally.connects)
+        yield _gauge("outbox_pending", "Messages not confirmed by the broker yet.", tally.outbox_pending)
+        yield _counter("outbox_dropped", "Messages lost because the outbox was full.", tally.outbox_dropped)
+        yield _counter("events_published", "Messages that the broker confirmed.", tally.published)
+
+    def _readings(self) -> Iterator[Family]:
+        tally = self._tally
+        # Copies, because the main loop goes on counting.
+        rejected = Counter(dict(tally.rejected))
+        rejected.update(self._rejected())
+        yield _counter("messages_received", "Messages with readings.", tally.messages)
+        yield _counter("readings_received", "Readings, the unusable ones included.", tally.readings)
+        yield _by_reason("readings_rejected", "Readings not used, by reason.", rejected)
+        yield _counter("samples_scored", "Samples with a score.", tally.scored)
+        yield _by_reason("samples_unscored", "Samples without a score, by reason.", dict(tally.unscored))
+        yield _gauge("last_reading_timestamp_seconds", "When a reading last arrived.", tally.last_reading)
+
+    def _events(self) -> Iterator[Family]:
+        family = CounterMetricFamily(
+            "forewarn_alarm_events", "Alarm events, by severity and kind.", labels=["severity", "kind"]
+        )
+        for (severity, kind), count in sorted(dict(self._tally.alarm_events).items()):
+            family.add_metric([severity, kind], float(count))
+        yield family
+
+
+class _AssetCollector(Collector):
+    """Each asset, up to the cap."""
+
+    def __init__(self, facts: Facts, board: AssetBoard, assets: Sequence[str]) -> None:
+        self._facts = facts
+        self._board = board
+        self._assets = assets
+
+    def collect(self) -> Iterator[Family]:
+        known = len(self._assets)
+        names = list(self._assets[: self._facts.max_series_assets])
+        state = self._board.snapshot(len(names))
+        per_asset = _SERIES_PER_ASSET + _SERIES_PER_SENSOR * len(self._facts.sensors)
+        yield _gauge("assets", "Assets that sent readings.", known)
+        yield _gauge("assets_warming_up", "Assets whose samples have no score yet.", self._board.warming_up())
+        yield _gauge(
+            "not_scoring",
+            "Assets whose readings arrive and lead to no score.",
+            self._board.not_scoring(self._facts.grace_seconds),
+        )
+        yield _gauge(
+            "asset_series_dropped", "Series not shown because of the cap.", (known - len(names)) * per_asset
+        )
+        yield from self._per_asset(names, state)
+        yield self._per_sensor("value", "The last reading.", names, state.value)
+        yield self._per_sensor("expected", "The last forecast.", names, state.expected)
+
+    def _per_asset(self, names: list[str], state: BoardState) -> Iterator[Family]:
+        columns: tuple[tuple[str, str, Float64], ...] = (
+            ("asset_score", "Score of the last sample; 1 is the threshold.", state.score),
+            ("asset_statistic", "Fused statistic of the last sample.", state.statistic),
+            ("alarm_active", "1 while the asset is in alarm.", state.alarm.astype(np.float64)),
+            ("asset_last_sample_timestamp_seconds", "Time of the last sample.", state.sample_time),
+        )
+        for name, text, values in columns:
+            family = GaugeMetricFamily(f"forewarn_{name}", text, labels=["asset"])
+            for asset, value in zip(names, values.tolist(), strict=True):
+                family.add_metric([asset], value)
+            yield family
+
+    def _per_sensor(self, name: str, text: str, names: list[str], values: Float32) -> Family:
+        family = GaugeMetricFamily(f"forewarn_asset_sensor_{name}", text, labels=["asset", "sensor"])
+        for asset, row in zip(names, values.tolist(), strict=True):
+            for sensor, value in zip(self._facts.sensors, row, strict=True):
+                family.add_metric([asset, sensor], value)
+        return family
