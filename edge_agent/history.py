@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import HistoryError
-from edge_agent.contract.types import Float64, Int64
+from edge_agent.contract.types import Float32, Float64, Int64
 from edge_agent.history_assembly import Assembly, History
 from edge_agent.history_format import (
     MISSING_WORDS,
@@ -23,7 +23,7 @@ from edge_agent.history_format import (
 from edge_agent.history_text import text_blocks
 from edge_agent.history_time import UNIT_SECONDS, DateParts, epoch_unit, readings_of_dates
 
-__all__ = ["History", "HistoryFormat", "read_history"]
+__all__ = ["History", "HistoryFormat", "align_columns", "read_history"]
 
 RECOGNISE = HistoryFormat()
 ONLY_ASSET = "asset"
@@ -62,6 +62,31 @@ def read_history(paths: Sequence[Path], fmt: HistoryFormat = RECOGNISE) -> Histo
         if gathered.rows == rows:
             raise HistoryError(f"{path}: the file has a header and no rows")
     return gathered.finish()
+
+
+def align_columns(source: str, names: Sequence[str], values: Float32, wanted: Sequence[str]) -> Float32:
+    """Return the columns of the wanted sensors, by name and in their order; a sensor that is not there is missing.
+
+    Args:
+        source: of the values, for the message.
+        names: of the columns of `values`.
+        values: (n, F) engineering units.
+        wanted: names of the sensors of a bundle.
+
+    Raises:
+        HistoryError: none of the wanted sensors is there.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    if not any(name in place for name in wanted):
+        raise HistoryError(
+            f"{source}: has none of the bundle's sensors ({', '.join(list(wanted)[:4])}, …), "
+            f"but {', '.join(list(names)[:4])}, …"
+        )
+    aligned = np.full((len(values), len(wanted)), np.nan, np.float32)
+    for number, name in enumerate(wanted):
+        if name in place:
+            aligned[:, number] = values[:, place[name]]
+    return aligned
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.errors import HistoryError
-from edge_agent.contract.types import AlarmEvent, Float32, Outcomes, Rows
+from edge_agent.contract.types import AlarmEvent, Outcomes, Rows
 from edge_agent.events import rfc3339
-from edge_agent.history import History
+from edge_agent.history import History, align_columns
 from edge_agent.pipeline import Pipeline
 
 CHUNK_ROWS = 4096
@@ -87,7 +86,7 @@ def replay(
     Raises:
         HistoryError: the history has none of the bundle's sensors.
     """
-    values = align_sensors(history, pipeline.sensors)
+    values = align_columns(history.source, history.sensors, history.values, pipeline.sensors)
     rows_of = np.array([pipeline.asset_row(asset) for asset in history.assets], np.int64)
     result = ReplayResult()
     for at in range(0, len(history.time), CHUNK_ROWS):
@@ -98,24 +97,6 @@ def replay(
             on_rows(len(rows))
     _take(result, pipeline, pipeline.flush())
     return result
-
-
-def align_sensors(history: History, sensors: tuple[str, ...]) -> Float32:
-    """Return the values (n, F) of the bundle's sensors in its order; a sensor the history lacks is missing.
-
-    Raises:
-        HistoryError: the history has none of the sensors.
-    """
-    place = {name: number for number, name in enumerate(history.sensors)}
-    if not any(name in place for name in sensors):
-        raise HistoryError(
-            f"{history.source}: has none of the bundle's sensors ({', '.join(sensors[:4])}, …)"
-        )
-    aligned = np.full((len(history.time), len(sensors)), np.nan, np.float32)
-    for number, name in enumerate(sensors):
-        if name in place:
-            aligned[:, number] = history.values[:, place[name]]
-    return aligned
 
 
 def _take(result: ReplayResult, pipeline: Pipeline, outcomes: Outcomes) -> None:

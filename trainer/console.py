@@ -1,0 +1,124 @@
+"""What a person sees: notices, progress bars and tables; with `--json`, nothing on standard output."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rich.console
+import rich.progress
+import rich.table
+
+from trainer.cleaning import Cleaned
+from trainer.fit import FitReport, Progress
+
+
+class Console(Progress):
+    """Writes for a person.
+
+    Args:
+        as_json: keep standard output free.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._out = rich.console.Console(stderr=as_json, highlight=False, soft_wrap=True)
+        self._quiet = as_json
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            console=rich.console.Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task: rich.progress.TaskID | None = None
+
+    def __enter__(self) -> "Console":
+        """Begin to show progress."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bars away."""
+        self._bar.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a bar."""
+        self._finish()
+        self._task = self._bar.add_task(name, total=total, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Move the bar on."""
+        if self._task is not None:
+            self._bar.update(self._task, advance=steps, note=note)
+
+    def say(self, text: str) -> None:
+        """Print a line, unless the output is JSON."""
+        if not self._quiet:
+            self._out.print(text, markup=False)
+
+    def note(self, text: str) -> None:
+        """Print what the user should know on standard error."""
+        print(f"note: {text}", file=sys.stderr)
+
+    def fit_table(self, cleaned: Cleaned, report: FitReport, out: Path) -> None:
+        """Show what fitting found."""
+        self._finish()
+        manifest, skill = report.bundle.manifest, report.skill
+        span = (manifest.trained["last_time"] - manifest.trained["first_time"]) / 3600
+        rows = [
+            ("rows read", f"{cleaned.rows} ({span:.1f} h, every {cleaned.interval:g} s)"),
+            *((f"repaired: {kind}", str(count)) for kind, count in cleaned.repairs.items() if count),
+            ("sensors", f"{len(cleaned.sensors)}" + _constant(cleaned)),
+            ("epochs", f"{report.epochs}, kept {report.best_epoch or 'the ridge regression alone'}"),
+            (
+                "RMSE on later rows",
+                f"{_number(skill['rmse'])} (persistence {_number(skill['persistence_rmse'])})",
+            ),
+            ("MAE on later rows", _number(skill["mae"])),
+            ("parity of the graphs", f"{max(manifest.parity.values()):.1e} at most"),
+            ("threshold", _threshold(report)),
+            ("bundle", str(out)),
+        ]
+        self._table(rows)
+
+    def figures_table(self, figures: dict[str, Any]) -> None:
+        """Show the figures of an evaluation."""
+        self._finish()
+        self._table([(key, _number(value)) for key, value in figures.items() if not isinstance(value, list)])
+
+    def _table(self, rows: list[tuple[str, str]]) -> None:
+        if self._quiet:
+            return
+        table = rich.table.Table(show_header=False, box=None)
+        for row in rows:
+            table.add_row(*row)
+        self._out.print(table)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            total = self._bar.tasks[self._task].total
+            self._bar.update(self._task, completed=total)
+
+
+def _constant(cleaned: Cleaned) -> str:
+    if not cleaned.constant:
+        return ""
+    return f", {len(cleaned.constant)} of them constant (only range-guarded): {', '.join(cleaned.constant)}"
+
+
+def _threshold(report: FitReport) -> str:
+    limits = report.bundle.manifest.threshold
+    if limits.basis == "tail":
+        return f"{limits.value:.3g} of the fused statistic: {limits.alarms_per_week:g} false alarms per week and asset"
+    return (
+        f"{limits.value:.3g} of the fused statistic, a margin over normal operation: this history is too short for a "
+        f"claim of {limits.alarms_per_week:g} a week; it could show {limits.supported_alarms_per_week:.3g} a week"
+    )
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
