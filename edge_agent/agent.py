@@ -1,0 +1,298 @@
+"""The daemon's life: start, main loop, end.
+
+One thread does all the work: it takes what MQTT put aside, decodes, feeds the pipeline, puts events into the outbox
+and drains it. MQTT's and the web pages' threads only put messages aside and read.
+"""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+import numpy as np
+
+from edge_agent import systemd
+from edge_agent.board import AssetBoard
+from edge_agent.contract.types import AlarmEvent, Outcomes
+from edge_agent.detector import Detector, load_detector
+from edge_agent.events import BundleIdentity, EventWriter, status_payload, to_json
+from edge_agent.intake import Intake
+from edge_agent.metrics import CONTENT_TYPE, AgentMetrics, Facts, Tally
+from edge_agent.mqtt import MqttClient, ReceivedMessage, Subscription
+from edge_agent.outbox import Outbox, OutgoingMessage
+from edge_agent.pipeline import Pipeline
+from edge_agent.settings import Settings
+from edge_agent.topics import OutputTopics
+from edge_agent.version import VERSION
+from edge_agent.web import Pages, WebServer
+
+log = logging.getLogger(__name__)
+
+_BATCH = 4096
+_LONGEST_TICK_SECONDS = 1.0
+_SILENT_SECONDS = 30.0
+_FAREWELL_SECONDS = 5.0
+_EXTRA_GRACE_TICKS = 10
+
+
+class Agent:
+    """One bundle, one broker, many assets.
+
+    Args:
+        settings: checked already.
+        detector: with the bundle loaded and proven.
+
+    Raises:
+        ConfigurationError: the metrics address cannot be bound, or a secret or certificate cannot be read.
+    """
+
+    def __init__(self, settings: Settings, detector: Detector) -> None:
+        self._settings = settings
+        self._started = time.time()
+        self._stop = False
+        self._beat = time.monotonic()
+        self.started = threading.Event()
+        manifest = detector.bundle.manifest
+        self.bundle = BundleIdentity(manifest.name, manifest.version, detector.bundle.sha256)
+        self.pipeline = Pipeline(
+            detector,
+            settings.grid.allowed_lateness_ticks,
+            settings.agent.max_assets,
+            settings.quality.max_future_seconds,
+        )
+        self.tally = Tally()
+        self._provider = detector.forecaster.provider
+        self._tick_seconds = min(_LONGEST_TICK_SECONDS, manifest.sampling_interval_seconds)
+        self._topics = OutputTopics(settings.mqtt.base_topic, settings.mqtt.node)
+        self._intake = Intake(settings.mqtt.inputs, self.pipeline, self.tally)
+        self._writer = EventWriter(self.bundle)
+        self._outbox = Outbox(settings.agent.outbox_messages)
+        self._active_topics: set[str] = set()
+        self._alarm_prefix = self._topics.alarm("")
+        self._board = AssetBoard(len(self.pipeline.sensors))
+        self._metrics = self._make_metrics(detector)
+        self._client = self._make_client()
+        self.web = WebServer(settings.metrics.host, settings.metrics.port, self._pages())
+        self._seed_counters()
+
+    def _make_metrics(self, detector: Detector) -> AgentMetrics:
+        manifest = detector.bundle.manifest
+        lateness = self._settings.grid.allowed_lateness_ticks
+        grace_ticks = manifest.warmup_ticks + lateness + _EXTRA_GRACE_TICKS
+        facts = Facts(
+            bundle=self.bundle,
+            provider=self._provider,
+            sensors=self.pipeline.sensors,
+            statistic_threshold=manifest.threshold.value,
+            grace_seconds=grace_ticks * manifest.sampling_interval_seconds,
+            started=self._started,
+            max_series_assets=self._settings.metrics.max_series_assets,
+        )
+        return AgentMetrics(
+            facts, self.tally, self._board, self.pipeline.assets, lambda: self.pipeline.rejected
+        )
+
+    def _make_client(self) -> MqttClient:
+        mqtt = self._settings.mqtt
+        subscriptions = [Subscription(topic, qos) for topic, qos in self._intake.subscriptions()]
+        # The agent reads its own retained alarms back, to clear those of a life that ended without doing so.
+        subscriptions.append(Subscription(f"{self._alarm_prefix}+", 1, retained=True))
+
+        def status(state: str, now: float | None) -> bytes:
+            return to_json(status_payload(state, mqtt.node, self.bundle, now))
+
+        return MqttClient(
+            mqtt, subscriptions, self._topics.status, status, self._settings.agent.inbox_messages
+        )
+
+    def _seed_counters(self) -> None:
+        for severity in ("warning", "critical"):
+            for kind in ("start", "update", "end"):
+                self.tally.alarm_events[severity, kind] = 0
+        self.tally.unscored.update({"warming_up": 0, "no_reading": 0})
+
+    def _pages(self) -> Pages:
+        return Pages(self._metrics.exposition, CONTENT_TYPE, self._unhealthy, self._unready, self._summary)
+
+    def _unhealthy(self) -> str:
+        silent = time.monotonic() - self._beat
+        return f"the main loop has been silent for {silent:.0f} s" if silent > _SILENT_SECONDS else ""
+
+    def _unready(self) -> str:
+        if not self.started.is_set():
+            return "starting"
+        if not self._client.subscribed.is_set():
+            return f"not subscribed at the broker ({self._client.last_error or 'connecting'})"
+        return ""
+
+    def _summary(self) -> str:
+        return (
+            f"Forewarn edge agent {VERSION}\n"
+            f"bundle {self.bundle.name} {self.bundle.version} on {self._provider}\n"
+            f"broker {self._settings.mqtt.host}:{self._settings.mqtt.port}: {self._unready() or 'connected'}\n"
+            f"assets {len(self.pipeline.assets)}, in alarm {len(self._active_topics)}\n"
+            "pages: /metrics /-/healthy /-/ready\n"
+        )
+
+    def run(self) -> int:
+        """Live until asked to stop; returns the exit code."""
+        self.startup()
+        try:
+            self.main_loop()
+        finally:
+            self.shutdown()
+        return 0
+
+    def startup(self) -> None:
+        """Serve the pages, begin to connect, and tell systemd; a broker that is not there is waited for."""
+        self.web.start()
+        self._client.start()
+        self.started.set()
+        log.info(
+            "bundle %s %s on %s; metrics at %s",
+            self.bundle.name,
+            self.bundle.version,
+            self._provider,
+            self.web.address,
+        )
+        systemd.ready(f"bundle {self.bundle.name} {self.bundle.version}")
+
+    def request_stop(self) -> None:
+        """Ask for the end, from any thread but not from a signal handler."""
+        self._stop = True
+        self._client.wake()
+
+    def handle_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Ask for the end; sets a flag and nothing else, because the main thread may hold any lock right now."""
+        self._stop = True
+
+    def main_loop(self) -> None:
+        """Process messages as they come, and let time pass, until asked to stop."""
+        linger = self._settings.agent.linger_milliseconds / 1000
+        next_tick = time.monotonic()
+        while not self._stop:
+            if self._client.wait(max(next_tick - time.monotonic(), 0.0)) and linger:
+                time.sleep(linger)
+            self._process(self._client.take(_BATCH))
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + self._tick_seconds
+                self._tick()
+            self._outbox.drain(self._client.publish)
+            self._refresh_tally()
+
+    def shutdown(self) -> None:
+        """Score what has arrived, publish what waits, say farewell."""
+        systemd.stopping()
+        log.info("stopping")
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while time.monotonic() < deadline:
+            batch = self._client.take(_BATCH)
+            if not batch:
+                break
+            self._process(batch)
+        while self._client.connected.is_set() and time.monotonic() < deadline:
+            self._outbox.drain(self._client.publish)
+            if not len(self._outbox):
+                break
+            self._client.wait(0.02)
+        self._client.stop(max(deadline - time.monotonic(), 1.0))
+        self._refresh_tally()
+        self.web.stop()
+
+    def _process(self, batch: list[ReceivedMessage]) -> None:
+        if not batch:
+            return
+        now = time.time()
+        own = [message for message in batch if message.topic.startswith(self._alarm_prefix)]
+        for message in own:
+            self._clear_if_stale(message)
+        readings = [message for message in batch if not message.topic.startswith(self._alarm_prefix)]
+        rows = self._intake.rows(readings)
+        if len(rows):
+            self.tally.last_reading = readings[-1].arrival
+            self._board.take_rows(rows, now)
+            outcomes = self.pipeline.feed(rows, now)
+            self._publish(outcomes)
+            self._observe_latency(outcomes, readings)
+        self._client.acknowledge(batch)
+
+    def _tick(self) -> None:
+        self._beat = time.monotonic()
+        self._publish(self.pipeline.advance(time.time()))
+        systemd.alive(f"{len(self.pipeline.assets)} assets, {len(self._active_topics)} in alarm")
+
+    def _observe_latency(self, outcomes: Outcomes, readings: list[ReceivedMessage]) -> None:
+        if np.isfinite(outcomes.score).any():
+            done = time.monotonic()
+            for message in readings:
+                self._metrics.observe_latency(done - message.clock)
+
+    def _publish(self, outcomes: Outcomes) -> None:
+        """Note what scoring said, and put its events into the outbox."""
+        self._board.take_outcomes(outcomes)
+        scored = int(np.count_nonzero(np.isfinite(outcomes.score)))
+        unforeseen = int(np.count_nonzero(~np.isfinite(outcomes.forecast).any(axis=1)))
+        self.tally.scored += scored
+        self.tally.unscored["warming_up"] += unforeseen
+        self.tally.unscored["no_reading"] += max(len(outcomes) - scored - unforeseen, 0)
+        for event in outcomes.events:
+            self._publish_event(event)
+
+    def _publish_event(self, event: AlarmEvent) -> None:
+        asset = self.pipeline.assets[event.asset]
+        payload = to_json(self._writer.write(event, asset))
+        qos = self._settings.mqtt.qos
+        alarm_topic = self._topics.alarm(asset)
+        self.tally.alarm_events[event.severity, event.kind] += 1
+        self._outbox.put(OutgoingMessage(self._topics.event(asset), payload, qos))
+        if event.kind == "end":
+            self._active_topics.discard(alarm_topic)
+            self._outbox.put(OutgoingMessage(alarm_topic, b"", qos, retain=True))
+        else:
+            self._active_topics.add(alarm_topic)
+            self._outbox.put(OutgoingMessage(alarm_topic, payload, qos, retain=True))
+        log.warning("%s alarm %s: %s, score %.2f", event.severity, event.kind, asset, event.score)
+
+    def _clear_if_stale(self, message: ReceivedMessage) -> None:
+        """Clear a retained alarm that this life does not know; what is not retained is the echo of its own."""
+        if message.retained and message.payload and message.topic not in self._active_topics:
+            self._outbox.put(OutgoingMessage(message.topic, b"", self._settings.mqtt.qos, retain=True))
+
+    def _refresh_tally(self) -> None:
+        tally, client = self.tally, self._client
+        tally.connected = client.connected.is_set()
+        tally.connects = client.connects
+        tally.outbox_pending = len(self._outbox) + client.unacknowledged
+        tally.outbox_dropped = self._outbox.dropped
+        tally.published = client.published
+        tally.rejected["overrun"] = client.overrun
+
+
+def open_agent(settings: Settings) -> Agent:
+    """Load the bundle and build the agent.
+
+    Raises:
+        ConfigurationError: the bundle or a setting cannot be used.
+    """
+    inference = None if settings.bundle.inference == "auto" else settings.bundle.inference
+    detector = load_detector(settings.bundle.path, inference, settings.bundle.provider)
+    if settings.bundle.provider == "auto":
+        log.info("provider auto: running on %s", detector.forecaster.provider)
+    return Agent(settings, detector)
+
+
+def run(settings: Settings) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        ConfigurationError: the bundle or a setting cannot be used.
+    """
+    logging.basicConfig(
+        level=settings.agent.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr
+    )
+    agent = open_agent(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, agent.handle_signal)
+    return agent.run()
