@@ -185,6 +185,8 @@ def _parse(path: Path, text: bytes) -> Manifest:
         raise BundleError(f"{path}: contract_version: not a manifest ({reason})") from reason
     if version != CONTRACT_VERSION:
         raise BundleError(f"{path}: contract_version: is {version}, this program reads {CONTRACT_VERSION}")
+    if not isinstance(record.get("files"), dict):
+        raise BundleError(f"{path}: files: must give the SHA-256 of every file by its name")
     try:
         limits = record["threshold"]
         tail = limits["tail"]

@@ -1,0 +1,144 @@
+"""Laws of the bundle: what is written is read, and nothing damaged is accepted."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent.contract.bundle import GOLDEN, MANIFEST, Bundle, read_bundle, read_golden, write_bundle
+from edge_agent.contract.errors import BundleError
+from edge_agent.detector import load_detector
+from tests.tiny_machine import SENSORS, TINY_BUNDLE
+
+FILES = sorted(path.name for path in TINY_BUNDLE.iterdir())
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of the bundle that may be damaged."""
+    return Path(shutil.copytree(TINY_BUNDLE, tmp_path / "bundle"))
+
+
+def _changed(directory: Path, **fields: object) -> None:
+    path = directory / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), encoding="utf-8")
+
+
+@pytest.mark.parametrize("inference", [None, "step", "window"])
+def test_the_bundle_of_these_tests_reproduces_its_golden_samples(inference: str | None) -> None:
+    """The committed bundle is whole, small, and gives in both modes what its golden samples say."""
+    detector = load_detector(TINY_BUNDLE, inference)
+    assert detector.bundle.manifest.sensor_names == SENSORS
+    assert detector.forecaster.inference == (inference or "step")
+    assert sum(path.stat().st_size for path in TINY_BUNDLE.iterdir()) < 60_000
+
+
+def test_what_is_written_is_read(copy: Path) -> None:
+    """Writing a bundle and reading it back gives the same record, scoring model and golden samples."""
+    before, golden = read_bundle(copy), read_golden(read_bundle(copy))
+    changed = replace(before.manifest, version="2", metrics={"rmse": 0.5})
+    after = write_bundle(Bundle(copy, changed, before.scoring), golden)
+    assert after.manifest == replace(changed, files=after.manifest.files)
+    assert after.sha256 != before.sha256
+    for name in ("residual_correlation", "level_scale", "centres", "judged", "normalisers"):
+        np.testing.assert_array_equal(getattr(after.scoring, name), getattr(before.scoring, name))
+    assert after.scoring.spans == before.scoring.spans
+    for name, array in read_golden(after).items():
+        np.testing.assert_array_equal(array, golden[name])
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("name", [name for name in FILES if name != MANIFEST])
+def test_one_flipped_byte_is_found(copy: Path, name: str, place: float) -> None:
+    """A single changed byte of any file is refused by the file's name."""
+    content = bytearray((copy / name).read_bytes())
+    content[int(place * len(content))] ^= 0x01
+    (copy / name).write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=f"{name}: SHA-256 differs"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    """A bundle that lacks a file is refused by the file's name."""
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 1000, 3000])
+def test_a_truncated_manifest_is_refused(copy: Path, kept: int) -> None:
+    """A manifest that was cut anywhere is no manifest."""
+    path = copy / MANIFEST
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(BundleError, match=MANIFEST) as failure:
+        read_bundle(copy)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_contract_version_is_refused(copy: Path, version: object) -> None:
+    """A bundle of another contract version is refused, naming both versions."""
+    _changed(copy, contract_version=version)
+    with pytest.raises(BundleError, match=f"contract_version: is {version}, this program reads 1"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("surprise", 1),
+        ("sensors", [{"name": "pressure"}]),
+        ("sensors", None),
+        ("threshold", {"value": 1.0}),
+        ("threshold", []),
+        ("alarm_rules", {"open_count": 1, "mood": "good"}),
+        ("files", {}),
+        ("files", []),
+        ("files", {"../manifest.json": "0"}),
+        ("inference", "guess"),
+    ],
+)
+def test_a_record_that_breaks_the_contract_is_refused(copy: Path, field: str, value: object) -> None:
+    """Unknown keys, missing keys and wrong types of the manifest are refused in one line."""
+    _changed(copy, **{field: value})
+    with pytest.raises(BundleError, match=r"bundle") as failure:
+        read_bundle(copy)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"text"', "\x00\xff"])
+def test_json_of_another_kind_is_refused(copy: Path, text: str) -> None:
+    """A manifest that is not an object is refused in one line."""
+    (copy / MANIFEST).write_text(text, encoding="latin-1")
+    with pytest.raises(BundleError, match="not a manifest"):
+        read_bundle(copy)
+
+
+def test_an_empty_directory_is_no_bundle(tmp_path: Path) -> None:
+    """A directory without a manifest and a directory that does not exist are no bundles."""
+    for directory in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BundleError, match="no bundle there"):
+            read_bundle(directory)
+
+
+@pytest.mark.parametrize("array", ["step_forecast", "step_statistic"])
+def test_golden_samples_that_are_not_reproduced_are_refused(copy: Path, array: str) -> None:
+    """A bundle whose hashes are right but whose graphs give something else does not start."""
+    bundle = read_bundle(copy)
+    golden = read_golden(bundle)
+    golden[array] = golden[array] * np.float32(1.01)
+    write_bundle(bundle, golden)
+    with pytest.raises(BundleError, match=f"{GOLDEN}: {array.replace('_', ' ')} is not reproduced"):
+        load_detector(copy)
+
+
+def test_a_scoring_model_that_is_not_finite_is_refused(copy: Path) -> None:
+    """Not-a-number in the scoring model is refused although its hash is right."""
+    bundle = read_bundle(copy)
+    broken = replace(bundle.scoring, level_scale=bundle.scoring.level_scale * np.nan)
+    with pytest.raises(BundleError, match=r"scoring\.npz: must hold finite arrays"):
+        write_bundle(replace(bundle, scoring=broken), read_golden(bundle))
