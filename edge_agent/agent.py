@@ -34,6 +34,7 @@ _BATCH = 4096
 _LONGEST_TICK_SECONDS = 1.0
 _SILENT_SECONDS = 30.0
 _FAREWELL_SECONDS = 5.0
+_LINGER_STEP_SECONDS = 0.001
 _EXTRA_GRACE_TICKS = 10
 
 
@@ -170,17 +171,27 @@ class Agent:
 
     def main_loop(self) -> None:
         """Process messages as they come, and let time pass, until asked to stop."""
-        linger = self._settings.agent.linger_milliseconds / 1000
         next_tick = time.monotonic()
         while not self._stop:
-            if self._client.wait(max(next_tick - time.monotonic(), 0.0)) and linger:
-                time.sleep(linger)
+            if self._client.wait(max(next_tick - time.monotonic(), 0.0)):
+                self._linger()
             self._process(self._client.take(_BATCH))
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + self._tick_seconds
                 self._tick()
             self._outbox.drain(self._client.publish)
             self._refresh_tally()
+
+    def _linger(self) -> None:
+        """Wait for more messages while they keep coming, so that they are scored together.
+
+        A broker sends only so many before it wants an acknowledgement; waiting longer then would only slow it down.
+        """
+        deadline = time.monotonic() + self._settings.agent.linger_milliseconds / 1000
+        before = -1
+        while (waiting := self._client.waiting) > before and time.monotonic() < deadline:
+            before = waiting
+            time.sleep(_LINGER_STEP_SECONDS)
 
     def shutdown(self) -> None:
         """Score what has arrived, publish what waits, say farewell."""

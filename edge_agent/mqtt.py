@@ -5,7 +5,6 @@ Messages of QoS 1 and 2 are acknowledged after the main loop has processed them.
 """
 
 import logging
-import random
 import ssl
 import threading
 import time
@@ -21,13 +20,13 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge_agent.back_off import BackOff
 from edge_agent.contract.errors import BrokerError, ConfigurationError
 from edge_agent.outbox import OutgoingMessage
 from edge_agent.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 
-LONGEST_DELAY_SECONDS = 60.0
 # A connection that lived shorter than this does not reset the back-off: two agents with one client id throw each
 # other out for ever, and should do so slowly.
 _STABLE_SECONDS = 10.0
@@ -56,23 +55,6 @@ class ReceivedMessage:
     qos: int
     mid: int
     connection: int
-
-
-class BackOff:
-    """Delays between attempts: doubling from one second, at most a minute, each shortened at random by up to half."""
-
-    def __init__(self) -> None:
-        self._ceiling = 1.0
-
-    def next(self) -> float:
-        """Return the seconds to wait now."""
-        delay = self._ceiling * random.uniform(0.5, 1.0)
-        self._ceiling = min(self._ceiling * 2, LONGEST_DELAY_SECONDS)
-        return delay
-
-    def reset(self) -> None:
-        """Start again at one second."""
-        self._ceiling = 1.0
 
 
 class MqttClient:
@@ -107,6 +89,7 @@ class MqttClient:
         self._unsettled: deque[paho.MQTTMessageInfo] = deque()
         self._back_off = BackOff()
         self._connected_at = 0.0
+        self._stopping = False
         self.connected = threading.Event()
         self.subscribed = threading.Event()
         self.connects = 0
@@ -147,6 +130,9 @@ class MqttClient:
             for info in tuple(self._unsettled):
                 _wait(info, deadline - time.monotonic())
         self._settle()
+        self._stopping = True
+        # paho calls the end of its own socket an error.
+        self._client.disable_logger()
         self._client.disconnect()
         self._client.loop_stop()
         self.connected.clear()
@@ -160,6 +146,11 @@ class MqttClient:
     def wake(self) -> None:
         """End a `wait` of another thread."""
         self._arrived.set()
+
+    @property
+    def waiting(self) -> int:
+        """Return how many messages wait."""
+        return len(self._inbox)
 
     def take(self, limit: int) -> list[ReceivedMessage]:
         """Return the oldest waiting messages, at most `limit`."""
@@ -244,6 +235,8 @@ class MqttClient:
             self._back_off.reset()
         self.connected.clear()
         self.subscribed.clear()
+        if self._stopping:
+            return
         if reason.is_failure:
             self.last_error = self.last_error or f"connection lost: {reason}"
         self._wait_before_retry(client)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge_agent.back_off import LONGEST_DELAY_SECONDS, BackOff
 from edge_agent.contract.errors import BrokerError, ConfigurationError
 from edge_agent.mqtt import (
-    LONGEST_DELAY_SECONDS,
-    BackOff,
     MqttClient,
     ReceivedMessage,
     Subscription,
