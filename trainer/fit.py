@@ -27,7 +27,7 @@ from trainer.calibrate import Calibrated, CalibrationHistory, calibrate, untouch
 from trainer.cleaning import Cleaned, Series
 from trainer.dataset import Segments, SubSequences, build_segments
 from trainer.detection_metrics import forecast_skill
-from trainer.highway import fit_highway
+from trainer.highway import choose_highway
 from trainer.model import ModelSpec
 
 SHORT_HISTORY = 2000
@@ -196,7 +196,7 @@ def _train_and_export(
     from trainer.training import TrainingOptions, train
     from trainer.verify import prove_parity
 
-    model = build_model(spec, fit_highway(blocks.fit, horizons=spec.horizons), options.seed)
+    model = build_model(spec, choose_highway(blocks.fit, blocks.stop, spec.horizons), options.seed)
     progress.stage("training", options.epochs)
     record = train(
         model,

@@ -71,6 +71,31 @@ def fit_highway(
     return weights.astype(np.float32)
 
 
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+
+
+def choose_highway(fit: Segments, later: Segments, horizons: int = 1) -> Float32:
+    """Fit with each penalty of `RIDGES` and return the weights that forecast a later block best.
+
+    A long history wants almost no penalty; one of a few hundred rows, with as many weights as tens of rows, does.
+
+    Args:
+        fit: samples to fit on.
+        later: samples that choose the penalty; the early-stopping block, never the calibration block.
+        horizons: ticks ahead.
+    """
+    fitted = [fit_highway(fit, ridge, horizons) for ridge in RIDGES]
+    errors = [_square_error(weights, later, horizons) for weights in fitted]
+    return fitted[int(np.argmin(errors))]
+
+
+def _square_error(weights: Float32, segments: Segments, horizons: int) -> float:
+    total = 0.0
+    for phi, target in _row_blocks(segments, horizons, SPANS, 0, True):
+        total += float(((phi @ weights - target) ** 2).sum())
+    return total
+
+
 def _row_blocks(
     segments: Segments, horizons: int, spans: Sequence[int], warm_up: int, complete: bool
 ) -> Iterator[tuple[Float64, Float64]]:
