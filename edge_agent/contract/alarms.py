@@ -58,7 +58,7 @@ class AlarmState:
             recent=np.zeros(assets, np.int64),
             active=np.zeros(assets, np.bool_),
             number=np.zeros(assets, np.int64),
-            rise_time=np.zeros(assets),
+            rise_time=np.full(assets, np.nan),
             onset_time=np.zeros(assets),
             start_time=np.zeros(assets),
             peak_score=np.zeros(assets),
@@ -102,7 +102,7 @@ def follow_alarms(
     """
     over = score >= 1.0
     active = state.active[rows]
-    fresh_rise = (state.quiet[rows] > 0) | (state.rise_time[rows] == 0.0)
+    fresh_rise = (state.quiet[rows] > 0) | np.isnan(state.rise_time[rows])
     state.rise_time[rows] = np.where(~quiet & fresh_rise, time, state.rise_time[rows])
     state.quiet[rows] = np.where(quiet, state.quiet[rows] + 1, 0)
     window = (1 << rules.open_window) - 1

@@ -76,7 +76,8 @@ def fit_pareto(excess: Float64) -> tuple[float, float]:
     theta = steps / (3.0 * quartile) + 1.0 / ordered[-1]
     inner = np.log1p(-theta[:, None] * ordered[None, :]).mean(axis=1)
     likelihood = count * (np.log(-theta / inner) - inner - 1.0)
-    weights = 1.0 / np.exp(likelihood[None, :] - likelihood[:, None]).sum(axis=1)
+    with np.errstate(over="ignore"):  # infinitely less likely is a weight of zero
+        weights = 1.0 / np.exp(likelihood[None, :] - likelihood[:, None]).sum(axis=1)
     best = float((theta * weights).sum())
     shape = float(np.log1p(-best * ordered).mean())
     if shape < 0.0:

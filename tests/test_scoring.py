@@ -1,0 +1,238 @@
+"""Laws of scaling, averages, distances and the score's attribution."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.contract.ewma import deviation, follow, smoothing
+from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
+from edge_agent.contract.novelty import find_centres, nearest_centre_distance
+from edge_agent.contract.range_guard import range_excess, range_margin
+from edge_agent.contract.scaling import fit_scaling
+from edge_agent.contract.scoring import Scorer, ScoringModel, ScoringState, fit_scoring
+from edge_agent.contract.types import Bool, Float64
+
+WIDTH = 4
+SPANS = (1, 5, 15)
+MIX = np.random.default_rng(9).normal(size=(WIDTH, WIDTH))
+
+
+def _normal(count: int, seed: int) -> Float64:
+    """Return correlated rows (n, F) with variance about 1."""
+    rows = np.random.default_rng(seed).normal(size=(count, WIDTH)) @ MIX
+    return np.asarray(rows / np.linalg.norm(MIX, axis=0))
+
+
+@pytest.fixture(scope="module")
+def model() -> ScoringModel:
+    """Return a model learnt from correlated normal residuals and levels."""
+    level = _normal(600, 1)
+    judged = np.ones(WIDTH, np.bool_)
+    return fit_scoring(0.3 * _normal(600, 2), level, judged, level.min(axis=0), level.max(axis=0), SPANS)
+
+
+def _walk(scorer: Scorer, residual: Float64, level: Float64, present: Bool) -> ScoringState:
+    """Return the state of one asset after rows (n, F), from nothing."""
+    state = ScoringState.zero(1, len(SPANS), WIDTH)
+    for row in range(len(residual)):
+        part = slice(row, row + 1)
+        state = scorer.follow(state, residual[part], level[part], present[part])
+    return state
+
+
+@settings(max_examples=60, deadline=None)
+@given(pattern=st.lists(st.booleans(), min_size=WIDTH, max_size=WIDTH).filter(any), seed=st.integers(0, 99))
+def test_missing_sensors_give_the_marginal_distance(pattern: list[bool], seed: int) -> None:
+    """With sensors missing, the distance is that of the others' own distribution, whatever stands in the cells."""
+    correlation = shrunk_correlation(_normal(500, 3))
+    z = np.random.default_rng(seed).normal(size=(1, 2, WIDTH))
+    seen = np.flatnonzero(pattern)
+    found = Mahalanobis(correlation).distance(z, np.array([pattern]))
+    marginal = np.linalg.inv(correlation[np.ix_(seen, seen)])
+    square = np.einsum("nsi,ij,nsj->ns", z[:, :, seen], marginal, z[:, :, seen]) * WIDTH / len(seen)
+    np.testing.assert_allclose(found, np.sqrt(square), rtol=1e-9)
+
+
+def test_contributions_sum_to_the_squared_distance() -> None:
+    """The sensors' parts of a distance add up to its square."""
+    space = Mahalanobis(shrunk_correlation(_normal(500, 3)))
+    z, present = np.random.default_rng(4).normal(size=(6, 3, WIDTH)), np.ones((6, WIDTH), np.bool_)
+    np.testing.assert_allclose(
+        space.contributions(z, present).sum(axis=2), space.distance(z, present) ** 2, rtol=1e-9
+    )
+
+
+def test_remembering_inverses_changes_nothing() -> None:
+    """Many more masks than are remembered give the distances of a fresh object."""
+    width = 9
+    rows = np.random.default_rng(5).normal(size=(400, width))
+    old = Mahalanobis(shrunk_correlation(rows))
+    z = rows[:, None, :]
+    masks = np.array([[bool(number >> bit & 1) for bit in range(width)] for number in range(1, 401)])
+    first = old.distance(z, masks)
+    np.testing.assert_array_equal(old.distance(z, masks), first)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 100])
+def test_a_shrunk_correlation_is_always_positive_definite(count: int) -> None:
+    """Few rows, equal columns and missing cells still give a matrix that can be inverted."""
+    rows = _normal(count, 6)
+    rows[:, 1] = rows[:, 0]
+    rows[0, 2] = np.nan
+    assert np.linalg.eigvalsh(shrunk_correlation(rows)).min() > 0.0
+
+
+def test_averages_start_at_zero_and_skip_missing_cells() -> None:
+    """An average begins at zero, follows its recursion, and stands still where a cell is missing."""
+    a = smoothing([1, 3])
+    first = follow(np.zeros((1, 2, 2)), np.array([[4.0, 8.0]]), np.ones((1, 2), np.bool_), a)
+    assert first.tolist() == [[[4.0, 8.0], [2.0, 4.0]]]
+    second = follow(first, np.array([[0.0, np.nan]]), np.array([[True, False]]), a)
+    assert second.tolist() == [[[0.0, 8.0], [1.0, 4.0]]]
+
+
+def test_the_deviation_of_an_average_of_white_noise() -> None:
+    """The average of white noise has the standard deviation that the statistics divide by."""
+    noise = np.random.default_rng(0).normal(size=(500, 1, 400))
+    a, average = smoothing([5, 15]), np.zeros((1, 2, 400))
+    for value in noise:
+        average = follow(average, value, np.ones((1, 400), np.bool_), a)
+    np.testing.assert_allclose(average[0].std(axis=1), deviation([5, 15]), rtol=0.1)
+
+
+def test_shares_sum_to_one_and_name_the_culprit(model: ScoringModel) -> None:
+    """Shares are never negative, sum to 1, and the sensor that deviates alone has the largest."""
+    scorer, present = Scorer(model), np.ones((40, WIDTH), np.bool_)
+    for sensor in range(WIDTH):
+        residual, level = 0.3 * _normal(40, 7), _normal(40, 8)
+        residual[-10:, sensor] += 2.0
+        level[-10:, sensor] += 8.0
+        shares = scorer.shares(_walk(scorer, residual, level, present), present[:1])
+        assert shares.min() >= 0.0
+        assert shares.sum() == pytest.approx(1.0)
+        assert shares.argmax() == sensor
+
+
+def test_a_missing_sensor_has_no_share(model: ScoringModel) -> None:
+    """What was not read carries no blame while it stays within its range."""
+    scorer, present = Scorer(model), np.ones((30, WIDTH), np.bool_)
+    present[:, 2] = False
+    shares = scorer.shares(_walk(scorer, 0.3 * _normal(30, 7), 0.2 * _normal(30, 8), present), present[:1])
+    assert shares[0, 2] == 0.0
+    assert shares.sum() == pytest.approx(1.0)
+
+
+def test_a_batch_equals_one_by_one(model: ScoringModel) -> None:
+    """Assets scored together have the statistics, fused statistics, guards and shares that each has alone."""
+    scorer, rng = Scorer(model), np.random.default_rng(3)
+    residual, level = rng.normal(size=(20, 7, WIDTH)), rng.normal(size=(20, 7, WIDTH))
+    present = rng.random((20, 7, WIDTH)) > 0.2
+    state = ScoringState.zero(7, len(SPANS), WIDTH)
+    for row in range(20):
+        state = scorer.follow(state, residual[row], level[row], present[row])
+    together = scorer.statistics(state, present[-1])
+    guarded = np.ones(WIDTH, np.bool_)
+    for asset in range(7):
+        alone = _walk(scorer, residual[:, asset], level[:, asset], present[:, asset])
+        seen = present[-1, asset : asset + 1]
+        np.testing.assert_allclose(scorer.statistics(alone, seen)[0], together[asset], rtol=1e-9)
+        np.testing.assert_allclose(scorer.guard(alone, guarded)[0], scorer.guard(state, guarded)[asset])
+        np.testing.assert_allclose(
+            scorer.shares(alone, seen)[0], scorer.shares(state, present[-1])[asset], atol=1e-9
+        )
+        np.testing.assert_allclose(
+            scorer.expected_level(alone)[0], scorer.expected_level(state)[asset], atol=1e-9
+        )
+
+
+def test_what_stands_in_a_missing_cell_is_not_used(model: ScoringModel) -> None:
+    """Not-a-number and any number in a missing cell give the same statistics."""
+    scorer, present = Scorer(model), np.random.default_rng(1).random((25, WIDTH)) > 0.3
+    present[-1] = [True, False, True, True]
+    results = []
+    for filler in (np.nan, 1e6):
+        residual = np.where(present, _normal(25, 5), filler)
+        level = np.where(present, _normal(25, 6), filler)
+        state = _walk(scorer, residual, level, present)
+        results.append(scorer.fuse(scorer.statistics(state, present[-1:])))
+        assert np.isfinite(results[-1]).all()
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_one_statistic_alone_cannot_double_the_fused_one(model: ScoringModel) -> None:
+    """The fused statistic is a log-mean: its weights sum to 1, and one large statistic moves it by its weight."""
+    scorer = Scorer(model)
+    ordinary = np.ones((1, 2 * len(SPANS) + 1))
+    assert scorer.fuse(ordinary)[0] == pytest.approx(1.0)
+    assert scorer.fuse(10 * ordinary)[0] == pytest.approx(10.0)
+    loud = ordinary.copy()
+    loud[0, 0] = 20.0
+    assert 1.0 < scorer.fuse(loud)[0] < 2.0
+
+
+def test_normalisers_divide_the_statistics(model: ScoringModel) -> None:
+    """A statistic at its own normaliser counts as 1."""
+    scales = np.linspace(0.5, 3.0, 2 * len(SPANS) + 1)
+    assert Scorer(model.normalised(scales)).fuse(scales[None])[0] == pytest.approx(1.0)
+
+
+def test_a_sensor_that_is_not_judged_is_only_guarded(model: ScoringModel) -> None:
+    """A constant sensor moves no distance, but leaving its range raises the guard."""
+    judged = np.array([True, True, True, False])
+    scorer, present = Scorer(replace(model, judged=judged)), np.ones((20, WIDTH), np.bool_)
+    residual, level = 0.3 * _normal(20, 7), 0.3 * _normal(20, 8)
+    away = level.copy()
+    away[-8:, 3] = 50.0
+    calm, moved = (_walk(scorer, residual, one, present) for one in (level, away))
+    one = present[:1]
+    np.testing.assert_array_equal(scorer.statistics(moved, one), scorer.statistics(calm, one))
+    assert scorer.guard(calm, ~judged)[0] == 0.0
+    assert scorer.guard(moved, ~judged)[0] > 1.0
+    assert scorer.shares(moved, one).argmax() == 3
+
+
+def test_the_range_guard_counts_margins() -> None:
+    """Excess is zero inside the range, one at a margin outside, bounded, and a constant sensor has its scale."""
+    low, high = np.array([0.0, 5.0]), np.array([10.0, 5.0])
+    margin = range_margin(low, high)
+    assert margin.tolist() == [0.5, 1.0]
+    scaled = np.array([[10.0, 5.0], [10.5, 4.0], [-1.0, 1e9]])
+    assert range_excess(scaled, low, high, margin).tolist() == [[0, 0], [1, 1], [2, 4]]
+
+
+def test_novelty_is_zero_at_a_centre_and_ignores_missing_dimensions() -> None:
+    """The distance to the nearest centre uses the present dimensions only and is their root mean square."""
+    centres = np.array([[0.0, 0.0], [10.0, 10.0]])
+    state = np.array([[10.0, 10.0], [13.0, 10.0], [3.0, 77.0]])
+    present = np.array([[True, True], [True, True], [True, False]])
+    found = nearest_centre_distance(state, centres, present)
+    np.testing.assert_allclose(found, [0.0, np.sqrt(4.5), 3.0], atol=1e-9)
+
+
+def test_centres_find_separate_groups_and_are_reproducible() -> None:
+    """Well separated groups each get a centre, and the same states give the same centres."""
+    rng = np.random.default_rng(0)
+    groups = np.array([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
+    states = np.concatenate([group + rng.normal(size=(40, 2)) for group in groups])
+    centres = find_centres(states)
+    np.testing.assert_array_equal(centres, find_centres(states))
+    assert nearest_centre_distance(groups, centres, np.ones((3, 2), np.bool_)).max() < 1.5
+    assert find_centres(np.zeros((100, 2))).shape[1] == 2
+
+
+def test_a_bounded_deviation_never_exceeds_eight() -> None:
+    """Small deviations pass unchanged and huge ones end at 8."""
+    np.testing.assert_allclose(bounded(np.array([0.1, -0.1])), [0.1, -0.1], rtol=1e-3)
+    assert np.abs(bounded(np.array([1e9, -1e9]))).max() <= 8.0
+
+
+def test_scaling_has_a_floor_and_knows_constant_sensors() -> None:
+    """A sensor that never moves keeps a usable scale, and inverting gives the values back."""
+    values = np.array([[1.0, 500.0], [3.0, 500.0], [np.nan, 500.0]], np.float32)
+    scaling = fit_scaling(values)
+    assert scaling.constant.tolist() == [False, True]
+    assert scaling.scale.tolist() == [1.0, 0.5]
+    np.testing.assert_allclose(scaling.invert(scaling.apply(values)), values, rtol=1e-6)

@@ -1,0 +1,79 @@
+"""Laws of the threshold: 1.0 is the alarm, whatever the machine."""
+
+import numpy as np
+import pytest
+
+from edge_agent.contract.tail import WEEK_SECONDS, cluster_peaks
+from edge_agent.contract.threshold import TAIL_MARGIN, Threshold, calibrate_threshold
+from edge_agent.contract.types import Float64
+
+INTERVAL = 60.0
+
+
+def _normal(count: int, seed: int = 0) -> Float64:
+    return np.abs(np.random.default_rng(seed).normal(size=count))
+
+
+def _calibrated(count: int, budget: float) -> Threshold:
+    return calibrate_threshold(_normal(count), INTERVAL, budget, separation=1)
+
+
+@pytest.fixture(params=["tail", "margin"])
+def threshold(request: pytest.FixtureRequest) -> Threshold:
+    """Return a threshold on each basis."""
+    made = _calibrated(30_000 if request.param == "tail" else 300, budget=1.0)
+    assert made.basis == request.param
+    return made
+
+
+def test_the_score_is_one_at_the_threshold(threshold: Threshold) -> None:
+    """The threshold value has the score 1, values below score less and values above more."""
+    below, at, above = threshold.score(threshold.value * np.array([0.99, 1.0, 1.01]))
+    assert at == pytest.approx(1.0)
+    assert below < 1.0 < above
+
+
+def test_scores_rise_with_the_statistic_and_stay_finite(threshold: Threshold) -> None:
+    """A larger statistic never scores less, no score is negative, and none is infinite."""
+    scores = threshold.score(np.r_[np.linspace(0.0, 50.0, 2000), 1e6])
+    assert (np.diff(scores) >= 0.0).all()
+    assert np.isfinite(scores).all()
+    assert scores.min() >= 0.0
+
+
+def test_no_statistic_has_no_score(threshold: Threshold) -> None:
+    """Warming up stays not-a-number."""
+    assert np.isnan(threshold.score(np.array([np.nan, 1.0]))).tolist() == [True, False]
+
+
+def test_one_more_is_ten_times_rarer() -> None:
+    """On the tail, a score of 2 is a tenth of the alarm budget and 3 a hundredth."""
+    threshold = _calibrated(30_000, budget=1.0)
+    assert threshold.tail is not None
+    values = TAIL_MARGIN * np.array([threshold.tail.value_at(rate) for rate in (0.1, 0.01)])
+    np.testing.assert_allclose(threshold.score(values), [2.0, 3.0], atol=1e-6)
+
+
+def test_a_larger_budget_lowers_the_threshold() -> None:
+    """Whoever accepts more alarms gets a lower threshold."""
+    values = [_calibrated(60_000, budget).value for budget in (0.5, 1.0, 5.0, 50.0)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_later_normal_data_stays_in_the_budget() -> None:
+    """On ten times as much normal data that was never seen, alarms stay within the budget."""
+    budget = 20.0
+    threshold = _calibrated(20_000, budget)
+    later = _normal(200_000, seed=5)
+    weeks = len(later) * INTERVAL / WEEK_SECONDS
+    assert threshold.basis == "tail"
+    assert len(cluster_peaks(later, threshold.value, 1)) / weeks <= budget
+
+
+def test_a_budget_beyond_the_history_claims_no_rarity() -> None:
+    """A block shorter than one budgeted alarm gives a margin, above everything that it showed."""
+    threshold = _calibrated(9_000, budget=1.0)
+    assert threshold.supported_alarms_per_week == pytest.approx(WEEK_SECONDS / (9_000 * INTERVAL))
+    assert threshold.basis == "margin"
+    assert threshold.tail is None
+    assert threshold.value >= 1.25 * _normal(9_000).max()
