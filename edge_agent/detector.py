@@ -7,6 +7,7 @@ clock, network, metrics or log.
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,12 @@ class DetectorState:
             with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
                 version = json.loads(archive["header"].tobytes())["version"]
                 arrays = {name: archive[name] for name in archive.files if name != "header"}
-        except (ValueError, KeyError, OSError) as reason:
+                assets = len(arrays["last_tick"])
+        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as reason:
             raise BundleError(f"detector state: not readable ({reason})") from reason
         if version != STATE_VERSION:
             raise BundleError(f"detector state: version {version}, this program reads {STATE_VERSION}")
-        state = DetectorState.zero(len(arrays["last_tick"]), bundle)
+        state = DetectorState.zero(assets, bundle)
         for name, array in state.arrays().items():
             if arrays.get(name, np.empty(0)).shape != array.shape:
                 raise BundleError(f"detector state: {name}: does not fit the bundle")

@@ -1,0 +1,262 @@
+"""Laws of the detector, on a real bundle: how samples are fed changes nothing."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.contract.errors import BundleError
+from edge_agent.contract.types import AlarmEvent, Outcomes, Samples
+from edge_agent.detector import Detector, DetectorState, load_detector
+from tests.tiny_machine import (
+    START,
+    TINY_BUNDLE,
+    WINDOW,
+    faulty_values,
+    interleaved,
+    normal_values,
+    pick,
+    samples_of,
+)
+
+COUNT = 90
+GAP = 10
+"""What the bundle bridges at most, in ticks."""
+
+
+def _fleet() -> Samples:
+    """Return three assets whose samples come mixed; one is faulty, one misses cells and ticks."""
+    holed = normal_values(COUNT, 3)
+    holed[np.random.default_rng(0).random(holed.shape) < 0.2] = np.nan
+    sparse = samples_of(holed, 2)
+    kept = np.flatnonzero(np.isfinite(holed).any(axis=1) & (np.arange(COUNT) % 7 != 3))
+    faulty = samples_of(faulty_values(COUNT, 30, 60, seed=2), 1)
+    return interleaved([samples_of(normal_values(COUNT, 1)), faulty, pick(sparse, kept)])
+
+
+def _fed(detector: Detector, parts: Iterable[Samples]) -> Outcomes:
+    """Return the outcomes of all parts, one after the other."""
+    done = [detector.process(part) for part in parts]
+    names = ("asset", "tick", "time", "score", "statistic", "alarm", "forecast")
+    joined = {name: np.concatenate([getattr(one, name) for one in done]) for name in names}
+    return Outcomes(**joined, events=[event for one in done for event in one.events])
+
+
+def _by_asset(events: list[AlarmEvent]) -> list[tuple[int, int, str, float, float, str]]:
+    """Return what identifies events, in order of asset and time."""
+    facts = ("asset", "alarm_number", "kind", "time", "onset_time", "severity")
+    return sorted(
+        (tuple(getattr(event, fact) for fact in facts) for event in events), key=lambda one: one[:4]
+    )
+
+
+def _assert_same(found: Outcomes, expected: Outcomes) -> None:
+    np.testing.assert_array_equal(found.asset, expected.asset)
+    np.testing.assert_array_equal(found.time, expected.time)
+    np.testing.assert_array_equal(found.alarm, expected.alarm)
+    for name in ("score", "statistic", "forecast"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-6)
+    assert _by_asset(found.events) == _by_asset(expected.events)
+
+
+@pytest.fixture(params=["step", "window"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Return each mode of inference."""
+    return str(request.param)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 17, 100])
+def test_batches_equal_one_by_one(mode: str, size: int) -> None:
+    """Samples fed at once, one by one and in chunks give the same scores, forecasts and events."""
+    samples = _fleet()
+    expected = load_detector(TINY_BUNDLE, mode).process(samples)
+    parts = [pick(samples, slice(at, at + size)) for at in range(0, len(samples), size)]
+    found = _fed(load_detector(TINY_BUNDLE, mode), parts)
+    assert {event.kind for event in expected.events} >= {"start", "end"}
+    _assert_same(found, expected)
+
+
+def test_other_assets_change_nothing(mode: str) -> None:
+    """An asset has alone the outcomes that it has in a fleet."""
+    samples = _fleet()
+    together = load_detector(TINY_BUNDLE, mode).process(samples)
+    for asset in range(3):
+        own = np.flatnonzero(samples.asset == asset)
+        alone = load_detector(TINY_BUNDLE, mode).process(pick(samples, own))
+        np.testing.assert_allclose(alone.statistic, together.statistic[own], rtol=1e-6)
+        assert _by_asset(alone.events) == [one for one in _by_asset(together.events) if one[0] == asset]
+
+
+@settings(max_examples=10, deadline=None)
+@given(cut=st.integers(1, 250))
+def test_a_restart_changes_nothing(cut: int) -> None:
+    """A state written and read back anywhere goes on as if nothing had happened."""
+    samples = _fleet()
+    first, second = pick(samples, slice(0, cut)), pick(samples, slice(cut, None))
+    whole = load_detector(TINY_BUNDLE)
+    expected = _fed(whole, [first, second])  # cut alike: other cuts may round otherwise
+    before = load_detector(TINY_BUNDLE)
+    early = before.process(first)
+    after = load_detector(TINY_BUNDLE)
+    after.state = DetectorState.from_bytes(before.state.to_bytes(), after.bundle)
+    late = after.process(second)
+    np.testing.assert_array_equal(np.r_[early.statistic, late.statistic], expected.statistic)
+    assert [*early.events, *late.events] == expected.events
+
+
+def test_a_state_that_is_no_state_is_refused() -> None:
+    """Empty, cut, foreign and other-sized states are refused in one line."""
+    detector = load_detector(TINY_BUNDLE)
+    detector.process(samples_of(normal_values(20)))
+    stored = detector.state.to_bytes()
+    for content in (
+        b"",
+        b"text",
+        stored[:50],
+        stored[: len(stored) // 2],
+        stored[:-5],
+        b"\x93NUMPY" + bytes(50),
+    ):
+        with pytest.raises(BundleError, match="detector state: ") as failure:
+            DetectorState.from_bytes(content, detector.bundle)
+        assert "\n" not in str(failure.value)
+
+
+def test_nothing_is_scored_while_warming_up(mode: str) -> None:
+    """The first scored sample is the one after the warm-up, and its forecast is the pending one."""
+    outcomes = load_detector(TINY_BUNDLE, mode).process(samples_of(normal_values(30)))
+    warm = np.arange(30) >= WINDOW
+    np.testing.assert_array_equal(np.isfinite(outcomes.score), warm)
+    np.testing.assert_array_equal(np.isfinite(outcomes.forecast).all(axis=1), warm)
+
+
+def test_a_sample_is_never_in_the_window_that_forecasts_it(mode: str) -> None:
+    """Changing a sample changes its own score and later forecasts, but not its own forecast."""
+    values = normal_values(30)
+    changed = values.copy()
+    changed[20] += 5.0
+    first = load_detector(TINY_BUNDLE, mode).process(samples_of(values))
+    second = load_detector(TINY_BUNDLE, mode).process(samples_of(changed))
+    np.testing.assert_allclose(first.forecast[:21], second.forecast[:21], rtol=1e-7)
+    assert (first.forecast[21] != second.forecast[21]).all()
+    assert first.statistic[20] < second.statistic[20]
+
+
+def test_normal_life_raises_no_alarm(mode: str) -> None:
+    """A thousand normal samples that were never seen raise nothing."""
+    outcomes = load_detector(TINY_BUNDLE, mode).process(samples_of(normal_values(1000, 77)))
+    assert not outcomes.events
+    assert not outcomes.alarm.any()
+
+
+@pytest.mark.parametrize("sensor", [0, 1, 2])
+def test_a_fault_is_found_named_and_ended(mode: str, sensor: int) -> None:
+    """A sensor that reads too high opens one alarm near its onset that names it, and its return closes it."""
+    detector = load_detector(TINY_BUNDLE, mode)
+    outcomes = detector.process(samples_of(faulty_values(300, 100, 200, sensor)))
+    kinds = [event.kind for event in outcomes.events]
+    assert (kinds[0], kinds[-1], kinds.count("start")) == ("start", "end", 1)
+    start = outcomes.events[0]
+    assert abs(start.onset_time - (START + 100)) <= 2
+    assert start.start_time - start.onset_time <= 10
+    blamed = start.sensors[0]
+    assert (blamed.name, blamed.direction) == (detector.bundle.manifest.sensor_names[sensor], "above")
+    assert sum(one.share for one in start.sensors) == pytest.approx(1.0)
+    assert START + 200 <= outcomes.events[-1].time <= START + 240
+
+
+@pytest.mark.parametrize("gap", [1, GAP, GAP + 1, 100_000_000])
+def test_only_a_long_gap_starts_over(mode: str, gap: int) -> None:
+    """A gap up to the limit is bridged; a longer one, however long, warms up again."""
+    values = normal_values(40)
+    samples = samples_of(values)
+    samples.tick[20:] += gap
+    outcomes = load_detector(TINY_BUNDLE, mode).process(samples)
+    unscored = int(np.isnan(outcomes.score[20:]).sum())
+    assert unscored == (WINDOW if gap > GAP else 0)
+    fresh = load_detector(TINY_BUNDLE, mode).process(samples_of(values[20:]))
+    if gap > GAP:
+        np.testing.assert_allclose(outcomes.statistic[20:], fresh.statistic, rtol=1e-9)
+
+
+def test_a_gap_of_one_asset_does_not_touch_another(mode: str) -> None:
+    """Bridging and starting over are each asset's own."""
+    steady, jumping = samples_of(normal_values(40, 1)), samples_of(normal_values(40, 2), 1)
+    jumping.tick[20:] += 5
+    jumping.tick[30:] += 50
+    together = load_detector(TINY_BUNDLE, mode).process(Samples.concatenate([steady, jumping], 3))
+    alone = load_detector(TINY_BUNDLE, mode).process(steady)
+    np.testing.assert_array_equal(together.statistic[:40], alone.statistic)
+
+
+def test_missing_cells_are_scored_by_the_others(mode: str) -> None:
+    """A sample that misses cells is scored as long as one sensor is there, without a false alarm."""
+    values = normal_values(400, 4)
+    holes = np.random.default_rng(4).random(values.shape) < 0.3
+    holes[holes.all(axis=1)] = False
+    values[holes] = np.nan
+    outcomes = load_detector(TINY_BUNDLE, mode).process(samples_of(values))
+    assert np.isfinite(outcomes.score[WINDOW:]).all()
+    assert not outcomes.events
+
+
+def test_a_dead_sensor_does_not_stop_the_others(mode: str) -> None:
+    """A sensor that never sends leaves the others watched: no alarm without a fault, and theirs are still found."""
+    calm, faulty = normal_values(300, 5), faulty_values(300, 150, 250, sensor=1, seed=5)
+    for values in (calm, faulty):
+        values[50:, 2] = np.nan
+    assert not load_detector(TINY_BUNDLE, mode).process(samples_of(calm)).events
+    outcomes = load_detector(TINY_BUNDLE, mode).process(samples_of(faulty))
+    assert outcomes.events[0].sensors[0].name == "temperature"
+    missing = next(one for one in outcomes.events[0].sensors if one.name == "flow")
+    assert (missing.direction, missing.actual, missing.share) == ("missing", None, 0.0)
+    assert outcomes.events[-1].kind == "end"
+
+
+def test_room_for_more_assets_keeps_what_is_known() -> None:
+    """Assets that join later do not disturb the state of those before them."""
+    samples = samples_of(normal_values(60, 6))
+    expected = load_detector(TINY_BUNDLE).process(samples)
+    detector = load_detector(TINY_BUNDLE)
+    early = detector.process(pick(samples, slice(0, 30)))
+    detector.process(samples_of(normal_values(5, 7), asset=2000))
+    late = detector.process(pick(samples, slice(30, None)))
+    np.testing.assert_allclose(np.r_[early.statistic, late.statistic], expected.statistic, rtol=1e-12)
+    assert len(detector.state.last_tick) >= 2001
+
+
+def test_a_large_fleet_is_scored_like_one(mode: str) -> None:
+    """Hundreds of equal assets in one call, beyond one batch of the graph, all get the same score."""
+    values, assets = normal_values(12), 600
+    detector = load_detector(TINY_BUNDLE, mode)
+    outcomes = detector.process(
+        Samples(
+            np.tile(np.arange(assets), 12),
+            np.repeat(START + np.arange(12), assets),
+            np.repeat(values, assets, 0),
+        )
+    )
+    alone = load_detector(TINY_BUNDLE, mode).process(samples_of(values))
+    together = outcomes.statistic.reshape(12, assets)
+    np.testing.assert_allclose(together, np.repeat(alone.statistic[:, None], assets, 1), rtol=1e-5)
+
+
+def test_no_samples_are_no_fault() -> None:
+    """Processing nothing gives nothing."""
+    outcomes = load_detector(TINY_BUNDLE).process(Samples.empty(3))
+    assert len(outcomes) == 0
+    assert not outcomes.events
+
+
+def test_measuring_is_processing_without_alarms(mode: str) -> None:
+    """`measure` gives the forecasts of `process` and statistics that fuse to its own, and opens no alarm."""
+    samples = samples_of(faulty_values(200, 100, 150))
+    outcomes = load_detector(TINY_BUNDLE, mode).process(samples)
+    detector = load_detector(TINY_BUNDLE, mode)
+    forecast, statistics = detector.measure(samples)
+    np.testing.assert_array_equal(forecast, outcomes.forecast)
+    fused = detector.scorer.fuse(statistics[WINDOW:100])
+    np.testing.assert_allclose(fused, outcomes.statistic[WINDOW:100], rtol=1e-9)
+    assert not detector.state.alarms.active.any()
