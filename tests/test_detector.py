@@ -260,3 +260,13 @@ def test_measuring_is_processing_without_alarms(mode: str) -> None:
     fused = detector.scorer.fuse(statistics[WINDOW:100])
     np.testing.assert_allclose(fused, outcomes.statistic[WINDOW:100], rtol=1e-9)
     assert not detector.state.alarms.active.any()
+
+
+def test_a_sensor_that_dies_out_of_range_does_not_alarm_for_ever(mode: str) -> None:
+    """The last wild readings of a sensor that then falls silent raise an alarm, and it ends without that sensor."""
+    values = normal_values(400, 3)
+    values[100:110, 2] = 500.0
+    values[110:, 2] = np.nan
+    events = load_detector(TINY_BUNDLE, mode).process(samples_of(values)).events
+    assert [event.kind for event in events if event.kind != "update"] == ["start", "end"]
+    assert events[0].sensors[0].name == "flow"

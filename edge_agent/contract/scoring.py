@@ -20,6 +20,8 @@ WEIGHTS = (2.0, 1.0, 1.0)
 LEAST_RATIO = 0.05
 """A statistic near zero says nothing more than a small one: without a floor its logarithm would hide the others."""
 NOVELTY_SPAN = 5
+FADING = 0.97
+"""What is left each sample of the excess of a silent sensor: no alarm may last for ever."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,9 @@ class Scorer:
         return ScoringState(
             follow(state.residual, u, judged, self._a),
             follow(state.level, v, judged, self._a),
-            follow(state.excess, excess, present, self._guard_a),
+            np.where(
+                present[:, None], follow(state.excess, excess, present, self._guard_a), FADING * state.excess
+            ),
         )
 
     def statistics(self, state: ScoringState, present: Bool) -> Float64:
