@@ -110,6 +110,39 @@ def test_a_record_that_breaks_the_contract_is_refused(copy: Path, field: str, va
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value", "rule"),
+    [
+        ("alarm_rules", "open_count", "3", "open_count: must be a whole number"),
+        ("alarm_rules", "open_count", 0, "open_count: must be above 0"),
+        ("alarm_rules", "open_window", 64, "open_window: must be at least open_count and at most 63"),
+        ("alarm_rules", "immediate_score", True, "immediate_score: must be a number"),
+        ("threshold", "value", float("nan"), "value: must be finite"),
+        ("threshold", "alarms_per_week", -1.0, "alarms_per_week: must be above 0"),
+        (None, "window_length", 8.0, "window_length: must be a whole number"),
+        (None, "sampling_interval_seconds", 0, "sampling_interval_seconds: must be above 0"),
+        (None, "max_gap_ticks", None, "max_gap_ticks: must be a whole number"),
+        (None, "name", 7, "name: must be text"),
+        (None, "sensors", [], "sensors: must be above 0"),
+    ],
+)
+def test_an_edited_record_that_cannot_work_is_refused(
+    copy: Path, part: str | None, field: str, value: object, rule: str
+) -> None:
+    """A value of the wrong type or out of range is refused by the name of its field, before it is worked with."""
+    record = json.loads((copy / MANIFEST).read_text("utf-8"))
+    _changed(copy, **({field: value} if part is None else {part: record[part] | {field: value}}))
+    with pytest.raises(BundleError, match=rule):
+        read_bundle(copy)
+
+
+def test_alarm_rules_may_be_edited(copy: Path) -> None:
+    """Other sensible alarm rules in the manifest are taken, whole numbers for seconds and scores included."""
+    rules = {"open_count": 5, "open_window": 9, "immediate_score": 6}
+    _changed(copy, alarm_rules=rules)
+    assert load_detector(copy).bundle.manifest.alarm_rules.open_count == 5
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"text"', "\x00\xff"])
 def test_json_of_another_kind_is_refused(copy: Path, text: str) -> None:
     """A manifest that is not an object is refused in one line."""

@@ -53,6 +53,7 @@ def test_a_large_batch_of_steps_equals_its_parts() -> None:
     np.testing.assert_allclose(after, np.concatenate([part[1] for part in parts]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_cuda_is_never_claimed_without_a_gpu() -> None:
     """Where sessions cannot run on CUDA, `cuda` is refused and `auto` says that it runs on the CPU."""
     with pytest.raises(ConfigurationError, match=r"bundle\.provider: cuda was asked for"):

@@ -7,7 +7,7 @@ them, and `golden.npz` holds inputs with what they must give. The manifest names
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,7 @@ def _parse(path: Path, text: bytes) -> Manifest:
         tail = limits["tail"]
         if tail is not None:
             tail = Tail(**tail | {"levels": tuple(tail["levels"]), "rates": tuple(tail["rates"])})
-        return Manifest(
+        manifest = Manifest(
             **record
             | {
                 "sensors": tuple(SensorSpec(**sensor) for sensor in record["sensors"]),
@@ -202,8 +202,53 @@ def _parse(path: Path, text: bytes) -> Manifest:
                 "alarm_rules": AlarmRules(**record["alarm_rules"]),
             }
         )
-    except (KeyError, TypeError) as reason:
-        raise BundleError(f"{path}: the record is incomplete or has unknown keys ({reason})") from reason
+        _check(manifest)
+    except (KeyError, TypeError, ValueError) as reason:
+        raise BundleError(f"{path}: the record breaks the contract ({reason})") from reason
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError if a field, which people may have edited, could not be worked with."""
+    threshold, rules = manifest.threshold, manifest.alarm_rules
+    for part in (
+        manifest,
+        *manifest.sensors,
+        threshold,
+        rules,
+        *([threshold.tail] if threshold.tail else []),
+    ):
+        for item in fields(part):
+            _check_type(item.name, item.type, getattr(part, item.name))
+    for name, value in (
+        ("sampling_interval_seconds", manifest.sampling_interval_seconds),
+        ("window_length", manifest.window_length),
+        ("state_size", manifest.state_size),
+        ("sensors", len(manifest.sensors)),
+        ("scale", min((sensor.scale for sensor in manifest.sensors), default=1.0)),
+        ("value", threshold.value),
+        ("alarms_per_week", threshold.alarms_per_week),
+        ("open_count", rules.open_count),
+        ("clear_samples", rules.clear_samples),
+        ("update_samples", rules.update_samples),
+        ("max_gap_ticks + 1", manifest.max_gap_ticks + 1),
+    ):
+        if value <= 0:
+            raise ValueError(f"{name}: must be above 0")
+    if not rules.open_count <= rules.open_window <= 63:
+        raise ValueError("open_window: must be at least open_count and at most 63")
+
+
+def _check_type(name: str, wanted: Any, value: Any) -> None:
+    """Raise ValueError unless a plain field holds what it is declared to hold."""
+    if wanted is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(f"{name}: must be a number")
+    if wanted is float and not math.isfinite(value):
+        raise ValueError(f"{name}: must be finite")
+    if wanted is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f"{name}: must be a whole number")
+    if wanted in (str, bool) and not isinstance(value, wanted):
+        raise ValueError(f"{name}: must be {'text' if wanted is str else 'true or false'}")
 
 
 _ARRAYS = (
