@@ -211,13 +211,8 @@ def _parse(path: Path, text: bytes) -> Manifest:
 def _check(manifest: Manifest) -> None:
     """Raise ValueError if a field, which people may have edited, could not be worked with."""
     threshold, rules = manifest.threshold, manifest.alarm_rules
-    for part in (
-        manifest,
-        *manifest.sensors,
-        threshold,
-        rules,
-        *([threshold.tail] if threshold.tail else []),
-    ):
+    parts: list[Any] = [manifest, *manifest.sensors, threshold, rules]
+    for part in parts if threshold.tail is None else [*parts, threshold.tail]:
         for item in fields(part):
             _check_type(item.name, item.type, getattr(part, item.name))
     for name, value in (
