@@ -368,6 +368,7 @@ def _join(states: list[ScoringState]) -> ScoringState:
         np.concatenate([state.residual for state in states]),
         np.concatenate([state.level for state in states]),
         np.concatenate([state.excess for state in states]),
+        np.concatenate([state.bias for state in states]),
     )
 
 

@@ -33,7 +33,10 @@ class OnnxGraph:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        wanted = [_PROVIDERS["cpu"]] if provider == "cpu" else [_PROVIDERS["cuda"], _PROVIDERS["cpu"]]
+        # What is not even compiled in is not asked for: ONNX Runtime would only warn on standard error.
+        compiled = set(onnxruntime.get_available_providers())
+        names = ("cpu",) if provider == "cpu" else ("cuda", "cpu")
+        wanted = [_PROVIDERS[name] for name in names if _PROVIDERS[name] in compiled]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         except Exception as reason:  # ONNX Runtime raises many unrelated types

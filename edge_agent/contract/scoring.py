@@ -22,6 +22,12 @@ LEAST_RATIO = 0.05
 NOVELTY_SPAN = 5
 FADING = 0.97
 """What is left each sample of the excess of a silent sensor: no alarm may last for ever."""
+BIAS_SPANS = 10
+"""The bias follows levels ten times slower than the longest span looks at them: a fault outruns it."""
+BIAS_BOUND = 3.0
+"""Standard deviations that a slow drift of normal operation may take away; what drifts farther is news."""
+BIAS_GATE = 2.0
+"""A sensor whose smoothed level is farther away than this is not learnt from: nothing is learnt inside an alarm."""
 
 
 @dataclass(frozen=True)
@@ -108,27 +114,31 @@ class ScoringState:
     Attributes:
         residual, level: (A, S + 1, F); the last span is the novelty's.
         excess: (A, 1, F) smoothed range excess.
+        bias: (A, 1, F) how far the levels have slowly drifted from those of training, standard deviations.
     """
 
     residual: Float64
     level: Float64
     excess: Float64
+    bias: Float64
 
     @staticmethod
     def zero(assets: int, spans: int, sensors: int) -> "ScoringState":
         """Return the state of assets that have seen nothing."""
         shape = (assets, spans + 1, sensors)
-        return ScoringState(np.zeros(shape), np.zeros(shape), np.zeros((assets, 1, sensors)))
+        single = (assets, 1, sensors)
+        return ScoringState(np.zeros(shape), np.zeros(shape), np.zeros(single), np.zeros(single))
 
     def take(self, rows: Int64) -> "ScoringState":
         """Return a copy of some rows."""
-        return ScoringState(self.residual[rows], self.level[rows], self.excess[rows])
+        return ScoringState(self.residual[rows], self.level[rows], self.excess[rows], self.bias[rows])
 
     def put(self, rows: Int64, values: "ScoringState") -> None:
         """Write rows back."""
         self.residual[rows] = values.residual
         self.level[rows] = values.level
         self.excess[rows] = values.excess
+        self.bias[rows] = values.bias
 
 
 class Scorer:
@@ -143,6 +153,7 @@ class Scorer:
         self._a = smoothing((*model.spans, NOVELTY_SPAN))
         self._deviation = deviation(model.spans)[None, :, None]
         self._guard_a = smoothing([GUARD_SPAN])
+        self._bias_a = float(smoothing([BIAS_SPANS * max(model.spans)])[0])
         self._margin = range_margin(model.low, model.high)
         self._residual = Mahalanobis(model.residual_correlation)
         self._level = Mahalanobis(model.level_correlation)
@@ -153,14 +164,18 @@ class Scorer:
         model = self.model
         judged = present & model.judged
         u = bounded((residual - model.residual_centre) / model.residual_scale)
-        v = bounded((level - model.level_centre) / model.level_scale)
+        v = bounded((level - model.level_centre) / model.level_scale - state.bias[:, 0])
         excess = range_excess(level, model.low, model.high, self._margin)
+        smoothed = follow(state.level, v, judged, self._a)
+        calm = judged & (np.abs(smoothed[:, len(model.spans) - 1]) < BIAS_GATE)
+        drifted = state.bias + self._bias_a * np.where(calm, v, 0.0)[:, None]
         return ScoringState(
             follow(state.residual, u, judged, self._a),
-            follow(state.level, v, judged, self._a),
+            smoothed,
             np.where(
                 present[:, None], follow(state.excess, excess, present, self._guard_a), FADING * state.excess
             ),
+            np.clip(drifted, -BIAS_BOUND, BIAS_BOUND),
         )
 
     def statistics(self, state: ScoringState, present: Bool) -> Float64:
@@ -209,7 +224,8 @@ class Scorer:
         precision = self._level.precision
         z = state.level[:, -1]
         others = z @ precision - z * np.diag(precision)
-        return np.asarray(-others / np.diag(precision) * self.model.level_scale + self.model.level_centre)
+        expected = state.bias[:, 0] - others / np.diag(precision)
+        return np.asarray(expected * self.model.level_scale + self.model.level_centre)
 
 
 def _excess_sum(excess: Float64) -> Float64:

@@ -1,0 +1,186 @@
+"""The command line of the edge agent."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_agent.contract.errors import ForewarnError
+from edge_agent.version import VERSION
+
+_EPILOG = """examples:
+  edge-agent check --config edge-agent.toml
+  edge-agent run --config edge-agent.toml
+  edge-agent replay --bundle bundle --history yesterday.csv
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 (failed), 2 (usage) or 78 (configuration)."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except ForewarnError as error:
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"edge-agent: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-agent",
+        description="Readings in over MQTT, alarm events out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"forewarn {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = _command(commands, "run", "Run the daemon.", "edge-agent run --config edge-agent.toml", _run)
+    run.add_argument("--config", type=Path, required=True, metavar="TOML")
+    check = _command(
+        commands,
+        "check",
+        "Say what would go wrong, before it does: configuration, bundle, broker, clock.",
+        "edge-agent check --config edge-agent.toml",
+        _check,
+    )
+    check.add_argument("--config", type=Path, required=True, metavar="TOML")
+    replay = _command(
+        commands,
+        "replay",
+        "Run a file through the live code and print the alarms it would have raised.",
+        "edge-agent replay --bundle bundle --history yesterday.csv --json",
+        _replay,
+    )
+    _add_replay(replay)
+    return parser
+
+
+def _command(commands: Any, name: str, about: str, example: str, run: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--history", nargs="+", type=Path, required=True, metavar="PATH", help="CSV or Parquet"
+    )
+    parser.add_argument("--inference", choices=("step", "window"), help="default: as calibrated")
+    parser.add_argument("--provider", choices=("cpu", "cuda", "auto"), default="cpu", help="default cpu")
+    parser.add_argument("--lateness-ticks", type=int, default=1, metavar="N", help="default 1")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--time-column", metavar="NAME")
+    parser.add_argument("--asset-column", metavar="NAME")
+    parser.add_argument("--label-column", metavar="NAME", help="not used, and not a sensor")
+    parser.add_argument("--ignore-column", action="append", default=[], metavar="NAME")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edge_agent.agent import run
+    from edge_agent.settings import load_settings
+
+    return run(load_settings(options.config))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from edge_agent.check import check
+    from edge_agent.settings import load_settings
+
+    return check(load_settings(options.config))
+
+
+def _replay(options: argparse.Namespace) -> int:
+    # The reader of history files comes with the extra `history`, which the daemon itself does without.
+    from edge_agent.detector import load_detector
+    from edge_agent.history import HistoryFormat, read_history
+    from edge_agent.pipeline import Pipeline
+    from edge_agent.replay import replay
+
+    detector = load_detector(options.bundle, options.inference, options.provider)
+    history = read_history(
+        options.history,
+        HistoryFormat(
+            time_column=options.time_column,
+            asset_column=options.asset_column,
+            label_column=options.label_column,
+            ignore_columns=tuple(options.ignore_column),
+        ),
+    )
+    pipeline = Pipeline(detector, max(0, options.lateness_ticks))
+    result = replay(pipeline, history, _progress(len(history.time)))
+    events = [alarm.record() for alarm in result.alarms]
+    if options.json:
+        rejected = {**history.repairs, **pipeline.rejected}
+        print(
+            json.dumps(
+                {
+                    "events": events,
+                    "samples": result.samples,
+                    "scored": result.scored,
+                    "rejected": rejected,
+                    "provider": detector.forecaster.provider,
+                },
+                allow_nan=False,
+            )
+        )
+        return 0
+    for event in events:
+        print(_line(event))
+    print(f"{len(events)} alarms in {result.samples} samples, {result.scored} of them scored")
+    return 0
+
+
+def _line(event: dict[str, Any]) -> str:
+    sensors = "; ".join(f"{one['name']} {one['share']:.0%}: {_reading(one)}" for one in event["sensors"][:3])
+    until = event["end"] or "still open"
+    peak = "beyond measure" if event["peak_score"] is None else f"{event['peak_score']:.2f}"
+    return f"{event['start']} to {until} {event['asset']} {event['severity']} peak {peak}: {sensors}"
+
+
+def _reading(one: dict[str, Any]) -> str:
+    unit = f" {one['unit']}" if one["unit"] else ""
+    expected = (
+        f"expected {one['expected']:.4g}{unit}" if one["expected"] is not None else "expectation unknown"
+    )
+    if one["actual"] is None:
+        return f"missing, {expected}"
+    return f"{one['actual']:.4g}{unit}, {expected}, {one['trend']}"
+
+
+def _progress(total: int) -> Any:
+    """Return a function that shows how far a replay is, on a terminal only."""
+    if not sys.stderr.isatty() or total < 20_000:
+        return None
+    done = 0
+
+    def show(rows: int) -> None:
+        nonlocal done
+        done += rows
+        ending = "\n" if done >= total else ""
+        print(f"\rreplayed {done / total:5.1%} of {total} rows", end=ending, file=sys.stderr, flush=True)
+
+    return show
+
+
+if __name__ == "__main__":
+    sys.exit(main())
