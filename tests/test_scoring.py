@@ -236,3 +236,38 @@ def test_scaling_has_a_floor_and_knows_constant_sensors() -> None:
     assert scaling.constant.tolist() == [False, True]
     assert scaling.scale.tolist() == [1.0, 0.5]
     np.testing.assert_allclose(scaling.invert(scaling.apply(values)), values, rtol=1e-6)
+
+
+def _bias(model: ScoringModel, deviations: Float64) -> Float64:
+    """Return what one sensor's bias is after each of its level's deviations, in standard deviations."""
+    scorer, state = Scorer(model), ScoringState.zero(1, len(SPANS), WIDTH)
+    present, found = np.ones((1, WIDTH), np.bool_), []
+    for deviation_now in deviations:
+        level = model.level_centre + model.level_scale * np.r_[deviation_now, np.zeros(WIDTH - 1)]
+        state = scorer.follow(state, model.residual_centre[None], level[None], present)
+        found.append(state.bias[0, 0])
+    return np.asarray(found)
+
+
+def test_slow_drift_is_followed_within_a_bound(model: ScoringModel) -> None:
+    """A level that drifts slowly becomes normal, up to a bound, and the other sensors keep theirs."""
+    drift = np.linspace(0.0, 12.0, 6000)
+    bias = _bias(model, drift)
+    assert np.abs(bias[:1000, 0] - drift[:1000]).max() < 0.5
+    assert bias[:, 0].max() == 3.0
+    np.testing.assert_allclose(bias[:, 1:], 0.0, atol=1e-9)
+
+
+def test_a_fault_is_not_learnt(model: ScoringModel) -> None:
+    """A level that jumps away stays news however long it lasts."""
+    bias = _bias(model, np.r_[np.zeros(50), np.full(3000, 6.0)])
+    assert np.abs(bias).max() < 0.5
+
+
+def test_a_missing_sensor_keeps_its_bias(model: ScoringModel) -> None:
+    """Nothing is learnt from a sensor that is not there."""
+    scorer, state = Scorer(model), ScoringState.zero(1, len(SPANS), WIDTH)
+    state.bias[...] = 0.7
+    nothing = np.full((1, WIDTH), np.nan)
+    after = scorer.follow(state, nothing, nothing, np.zeros((1, WIDTH), np.bool_))
+    np.testing.assert_array_equal(after.bias, state.bias)
