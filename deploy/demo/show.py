@@ -124,6 +124,7 @@ class Show:
 
     def _wait_for_alarm(self, listener: Listener) -> None:
         plan = self._plan
+        early = 0
         deadline = time.monotonic() + plan.deadline_seconds
         while time.monotonic() < deadline:
             event = listener.next_event(0.5)
@@ -133,8 +134,10 @@ class Show:
             self._tell(event)
             if event["kind"] == "start" and event["time_epoch"] >= plan.fault_start:
                 self._say(verdict(event, plan.fault, plan.fault_start, plan.suspects))
+                self._say(f"False alarms in the {plan.fault_start_seconds / 60:g} normal minutes: {early}.")
                 return
             if event["kind"] == "start":
+                early += 1
                 self._say("That was before the fault: a false alarm.")
         raise DemoError(f"the alarm for {plan.fault} did not come within {plan.deadline_seconds:.0f} s")
 
