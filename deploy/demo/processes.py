@@ -38,7 +38,7 @@ def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the children: the project importable, no settings from outside, a quiet TensorFlow."""
     kept = {name: value for name, value in inherited.items() if not name.startswith("FOREWARN_")}
     path = os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH", ""))))
-    # ONNX Runtime reports its use to its maker unless this is set before it is imported.
+    # ONNX Runtime starts its telemetry on import, and leaves a session file, unless this is set before.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1"}
     return {**kept, **quiet, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
