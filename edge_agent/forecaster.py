@@ -1,8 +1,13 @@
 """Run the forecaster's graphs with ONNX Runtime; no other module knows ONNX Runtime."""
 
+import os
 from pathlib import Path
 
 import numpy as np
+
+# A daemon beside a machine reports to nobody but its operator; after the import it would be too late to say so.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime
 from numpy.typing import NDArray
 

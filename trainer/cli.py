@@ -15,7 +15,7 @@ from edge_agent.history import HistoryFormat, read_history
 from edge_agent.version import VERSION
 from trainer.cleaning import Cleaned, clean
 from trainer.console import Console
-from trainer.fit import FitOptions
+from trainer.fit_options import FitOptions
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8

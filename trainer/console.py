@@ -3,14 +3,18 @@
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.console
 import rich.progress
 import rich.table
 
 from trainer.cleaning import Cleaned
-from trainer.fit import FitReport, Progress
+from trainer.progress import Progress
+
+if TYPE_CHECKING:
+    # Fitting imports TensorFlow, which takes ten seconds that other commands need not wait.
+    from trainer.fit import FitReport
 
 
 class Console(Progress):
@@ -64,7 +68,7 @@ class Console(Progress):
         """Print what the user should know on standard error."""
         print(f"note: {text}", file=sys.stderr)
 
-    def fit_table(self, cleaned: Cleaned, report: FitReport, out: Path) -> None:
+    def fit_table(self, cleaned: Cleaned, report: "FitReport", out: Path) -> None:
         """Show what fitting found."""
         self._finish()
         manifest, skill = report.bundle.manifest, report.skill
@@ -110,7 +114,7 @@ def _constant(cleaned: Cleaned) -> str:
     return f", {len(cleaned.constant)} of them constant (only range-guarded): {', '.join(cleaned.constant)}"
 
 
-def _threshold(report: FitReport) -> str:
+def _threshold(report: "FitReport") -> str:
     limits = report.bundle.manifest.threshold
     if limits.basis == "tail":
         return f"{limits.value:.3g} of the fused statistic: {limits.alarms_per_week:g} false alarms per week and asset"

@@ -27,42 +27,14 @@ from trainer.calibrate import Calibrated, CalibrationHistory, calibrate, untouch
 from trainer.cleaning import Cleaned, Series
 from trainer.dataset import Segments, SubSequences, build_segments
 from trainer.detection_metrics import forecast_skill
+from trainer.fit_options import FitOptions
 from trainer.highway import choose_highway
 from trainer.model import ModelSpec
+from trainer.progress import Progress
 
 SHORT_HISTORY = 2000
 CALIBRATION_ROWS = 250_000
 """The newest rows of an asset that the detector runs over; more would cost minutes and change the tail little."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What `trainer fit` can be told.
-
-    Attributes:
-        name: of the bundle.
-        window_length: T, ticks; None is 60, or a tenth of a short history.
-        units: of the LSTM layers.
-        max_gap_ticks: a longer gap starts over.
-        epochs, batch_size, learning_rate, patience, windows_per_epoch, seed: of training.
-        alarms_per_week: the alarm budget of one asset.
-        inference: `step` or `window`, the mode that is calibrated and deployed.
-        units_of_sensors: engineering unit of each sensor, by name.
-    """
-
-    name: str = "model"
-    window_length: int | None = None
-    units: tuple[int, ...] = (128, 64, 32)
-    max_gap_ticks: int = 10
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    patience: int = 5
-    windows_per_epoch: int = 2048
-    seed: int = 0
-    alarms_per_week: float = 1.0
-    inference: str = "step"
-    units_of_sensors: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,16 +51,6 @@ class FitReport:
     skill: dict[str, Any]
     best_epoch: int
     epochs: int
-
-
-class Progress:
-    """Told how fitting goes; this one keeps quiet."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Begin a stage of `total` steps."""
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """Note that steps of the stage are done."""
 
 
 @dataclass(frozen=True)
