@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from edge_agent.history_format import (
 from edge_agent.history_text import text_blocks
 from edge_agent.history_time import UNIT_SECONDS, DateParts, epoch_unit, readings_of_dates
 
-__all__ = ["History", "HistoryFormat", "align_columns", "read_history"]
+__all__ = ["History", "HistoryFormat", "align_columns", "read_history", "write_parquet"]
 
 RECOGNISE = HistoryFormat()
 ONLY_ASSET = "asset"
@@ -87,6 +88,32 @@ def align_columns(source: str, names: Sequence[str], values: Float32, wanted: Se
         if name in place:
             aligned[:, number] = values[:, place[name]]
     return aligned
+
+
+def write_parquet(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write one wide table that `read_history` reads.
+
+    Args:
+        path: file to write; replaced where it exists.
+        columns: (n,) arrays by name, in order; times as datetime64, which are marked as UTC. NaN and an empty text
+            are missing cells, as they are in a CSV.
+
+    Raises:
+        HistoryError: the file cannot be written.
+    """
+    try:
+        pl.DataFrame([_column(name, cells) for name, cells in columns.items()]).write_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise HistoryError(f"{path}: cannot be written, {reason}") from error
+
+
+def _column(name: str, cells: NDArray[Any]) -> pl.Series:
+    if cells.dtype.kind == "M":
+        return pl.Series(name, cells).dt.replace_time_zone("UTC")
+    if cells.dtype.kind == "U":
+        return pl.Series(name, [text or None for text in cells.tolist()], pl.String)
+    return pl.Series(name, cells, nan_to_null=True)
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

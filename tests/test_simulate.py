@@ -9,8 +9,10 @@ import pytest
 
 from edge_agent.contract.errors import HistoryError, UsageError
 from edge_agent.contract.types import Float64
+from edge_agent.history import read_history
 from trainer.pump import SENSORS
 from trainer.simulate import (
+    ENDINGS,
     FAULT_KINDS,
     FAULT_SENSORS,
     FaultPlan,
@@ -205,11 +207,46 @@ def test_without_an_asset_there_is_no_such_column_and_half_seconds_show(tmp_path
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path, sound: Simulation) -> None:
     """Another ending is refused before anything is written, and so is a folder that is not there."""
-    with pytest.raises(UsageError, match=r"written as \.csv"):
+    with pytest.raises(UsageError, match=r"written as \.csv, \.csv\.gz or \.parquet$"):
         write_simulation(sound, tmp_path / "run.xlsx")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(HistoryError, match="cannot be written"):
-        write_simulation(sound, tmp_path / "absent" / "run.csv")
+    for ending in ENDINGS:
+        with pytest.raises(HistoryError, match="cannot be written") as refusal:
+            write_simulation(sound, tmp_path / "absent" / f"run{ending}")
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("asset", [None, "pump-1"])
+@pytest.mark.parametrize("interval", [1.0, 0.5])
+def test_every_kind_of_file_reads_as_the_same_history(
+    tmp_path: Path, interval: float, asset: str | None
+) -> None:
+    """CSV, packed CSV and Parquet of one run give one history: times, values, holes, labels, assets, notices."""
+    plans = [FaultPlan("sensor_loss", 100, 50, sensor="flow_m3h"), FaultPlan("leak", 200, 60)]
+    run = simulate(0.1, 3, interval, plans)
+    read = []
+    for ending in ENDINGS:
+        path = tmp_path / f"run{ending}"
+        write_simulation(run, path, asset)
+        read.append(read_history([path]))
+    np.testing.assert_array_equal(read[0].time, run.time)
+    np.testing.assert_array_equal(read[0].values, run.values)
+    np.testing.assert_array_equal(read[0].labels, run.label)
+    for other in read[1:]:
+        for name in ("time", "asset", "values", "labels"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(read[0], name))
+        for name in ("sensors", "assets", "notices", "repairs"):
+            assert getattr(other, name) == getattr(read[0], name), name
+    assert read[0].assets == (asset or "asset",)
+
+
+def test_equal_runs_are_equal_files(tmp_path: Path, sound: Simulation) -> None:
+    """No kind of file carries the hour of its writing or its own name."""
+    for ending in ENDINGS:
+        files = [tmp_path / f"{name}{ending}" for name in ("one", "two")]
+        for file in files:
+            write_simulation(sound, file)
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_two_days_by_the_second_take_seconds() -> None:

@@ -5,17 +5,22 @@ their own, drawn in order of time: a longer run begins with the shorter one, and
 sound run with the same seed.
 """
 
+import gzip
+import io
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import HistoryError, UsageError
-from edge_agent.contract.types import Float32, Float64
+from edge_agent.contract.types import Float32, Float64, Int64
+from edge_agent.history import write_parquet
 from trainer.faults import (
     FAULT_KINDS,
     FAULT_SENSORS,
@@ -32,11 +37,13 @@ __all__ = [
     "FAULT_SENSORS",
     "FaultPlan",
     "Simulation",
+    "check_ending",
     "parse_faults",
     "simulate",
     "write_simulation",
 ]
 
+ENDINGS = (".csv", ".csv.gz", ".parquet")
 DEFAULT_START = 1_767_225_600.0
 """2026-01-01T00:00:00Z."""
 
@@ -211,26 +218,55 @@ def _transmit(measured: Float64) -> Float32:
 
 
 def write_simulation(simulation: Simulation, path: Path, asset: str | None = None) -> None:
-    """Write one wide CSV: `time` (ISO 8601, UTC), `asset` if given, the sensors, `label` and `fault`.
+    """Write one wide file: `time` (UTC), `asset` if given, the sensors, `label` and `fault`.
 
-    A lost sensor is an empty field.
+    A lost sensor is an empty cell. Whatever the ending, the history read back is the same.
 
     Args:
         simulation: what to write.
-        path: file to write, ending in `.csv`; replaced where it exists.
+        path: file to write, ending in `.csv`, `.csv.gz` or `.parquet`; replaced where it exists.
         asset: name for the column `asset`; without one there is no such column.
 
     Raises:
         UsageError: the path has another ending.
         HistoryError: the file cannot be written.
     """
-    if path.suffix.lower() != ".csv":
-        raise UsageError(f"{path}: a simulation is written as .csv")
+    check_ending(path)
+    if path.name.lower().endswith(".parquet"):
+        write_parquet(path, _table(simulation, asset))
+        return
     try:
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(_lines(simulation, asset))
+        with ExitStack() as opened:
+            raw = cast(IO[bytes], opened.enter_context(path.open("wb")))
+            if path.suffix.lower() == ".gz":
+                # Without name and time in its head, equal simulations are equal files.
+                raw = cast(IO[bytes], opened.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0)))
+            text = opened.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline="\n"))
+            text.writelines(_lines(simulation, asset))
     except OSError as error:
         raise HistoryError(f"{path}: cannot be written, {error.strerror}") from error
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a path that no simulation can be written to, before minutes are spent on one.
+
+    Raises:
+        UsageError: the ending is none of `ENDINGS`.
+    """
+    if not path.name.lower().endswith(ENDINGS):
+        raise UsageError(f"{path}: a simulation is written as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+
+
+def _table(simulation: Simulation, asset: str | None) -> dict[str, NDArray[Any]]:
+    count = len(simulation.time)
+    sensors = dict(zip(simulation.sensors, simulation.values.T, strict=True))
+    return {
+        "time": _milliseconds(simulation.time).astype(np.dtype("datetime64[ms]")),
+        **({} if asset is None else {"asset": np.full(count, asset)}),
+        **sensors,
+        "label": simulation.label,
+        "fault": simulation.fault,
+    }
 
 
 def _lines(simulation: Simulation, asset: str | None) -> Iterator[str]:
@@ -248,8 +284,12 @@ def _lines(simulation: Simulation, asset: str | None) -> Iterator[str]:
         yield f"{stamp}{between}{','.join(cells)},{label},{fault}\n"
 
 
+def _milliseconds(time: Float64) -> Int64:
+    return np.round(time * 1000.0).astype(np.int64)
+
+
 def _stamps(time: Float64) -> list[str]:
-    milliseconds = np.round(time * 1000.0).astype(np.int64)
+    milliseconds = _milliseconds(time)
     stamps = milliseconds.astype(np.dtype("datetime64[ms]"))
     if not (milliseconds % 1000).any():
         stamps = stamps.astype(np.dtype("datetime64[s]"))
