@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.errors import ForewarnError
+from edge_agent.history_options import add_history_options, history_format
 from edge_agent.version import VERSION
 
 _EPILOG = """examples:
@@ -82,17 +83,11 @@ def _command(commands: Any, name: str, about: str, example: str, run: Any) -> ar
 
 def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
-    parser.add_argument(
-        "--history", nargs="+", type=Path, required=True, metavar="PATH", help="CSV or Parquet"
-    )
     parser.add_argument("--inference", choices=("step", "window"), help="default: as calibrated")
     parser.add_argument("--provider", choices=("cpu", "cuda", "auto"), default="cpu", help="default cpu")
     parser.add_argument("--lateness-ticks", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--time-column", metavar="NAME")
-    parser.add_argument("--asset-column", metavar="NAME")
-    parser.add_argument("--label-column", metavar="NAME", help="not used, and not a sensor")
-    parser.add_argument("--ignore-column", action="append", default=[], metavar="NAME")
+    add_history_options(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -112,20 +107,12 @@ def _check(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     # The reader of history files comes with the extra `history`, which the daemon itself does without.
     from edge_agent.detector import load_detector
-    from edge_agent.history import HistoryFormat, read_history
+    from edge_agent.history import read_history
     from edge_agent.pipeline import Pipeline
     from edge_agent.replay import replay
 
     detector = load_detector(options.bundle, options.inference, options.provider)
-    history = read_history(
-        options.history,
-        HistoryFormat(
-            time_column=options.time_column,
-            asset_column=options.asset_column,
-            label_column=options.label_column,
-            ignore_columns=tuple(options.ignore_column),
-        ),
-    )
+    history = read_history(options.history, history_format(options))
     pipeline = Pipeline(detector, max(0, options.lateness_ticks))
     result = replay(pipeline, history, _progress(len(history.time)))
     events = [alarm.record() for alarm in result.alarms]

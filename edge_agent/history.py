@@ -19,12 +19,22 @@ from edge_agent.history_format import (
     Dialect,
     HistoryFormat,
     assign_columns,
+    check_format,
     recognise_dialect,
 )
+from edge_agent.history_options import add_history_options, history_format
 from edge_agent.history_text import text_blocks
 from edge_agent.history_time import UNIT_SECONDS, DateParts, epoch_unit, readings_of_dates
 
-__all__ = ["History", "HistoryFormat", "align_columns", "read_history", "write_parquet"]
+__all__ = [
+    "History",
+    "HistoryFormat",
+    "add_history_options",
+    "align_columns",
+    "history_format",
+    "read_history",
+    "write_parquet",
+]
 
 RECOGNISE = HistoryFormat()
 ONLY_ASSET = "asset"
@@ -52,9 +62,11 @@ def read_history(paths: Sequence[Path], fmt: HistoryFormat = RECOGNISE) -> Histo
 
     Raises:
         HistoryError: a file cannot be read or used; the text names file and rule.
+        UsageError: `fmt` holds a word that means nothing.
     """
     files = _files(paths)
     source = str(paths[0]) if len(paths) == 1 else f"{len(files)} files"
+    check_format(fmt, source)
     gathered = Assembly(source, fmt.time_format)
     for path in files:
         rows = gathered.rows

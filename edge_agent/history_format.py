@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.errors import HistoryError, UsageError
 
 TIME_NAMES = (
     *(
@@ -51,6 +51,9 @@ SENSOR_NAMES = (
 )
 VALUE_NAMES = ("value", "reading", "val", "measurement")
 SEPARATORS = (";", "\t", "|", ",")
+EPOCH_UNITS = ("s", "ms", "us", "ns")
+LAYOUTS = ("wide", "long")
+TIME_FORMATS = ("iso", "day-first", "month-first", "epoch")
 MISSING_WORDS = frozenset(
     {"", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "bad", "-nan", "nat"}
 )
@@ -68,7 +71,7 @@ class HistoryFormat:
         asset_column: name of the column that tells the assets apart.
         label_column: name of the column of labels; any value but zero is a fault.
         ignore_columns: names of columns that are no sensors.
-        separator: the sign between two cells, one of `,` `;` `|` or a tab.
+        separator: the sign between two cells, one character such as `,` `;` `|` or a tab.
         decimal: the decimal mark, `.` or `,`.
         time_format: `iso`, `day-first`, `month-first`, `epoch`, or a pattern such as `%d/%m/%y %H`.
         epoch_unit: `s`, `ms`, `us` or `ns`, for times that are numbers.
@@ -88,6 +91,36 @@ class HistoryFormat:
     layout: str | None = None
     sensor_column: str | None = None
     value_column: str | None = None
+
+
+def check_format(fmt: HistoryFormat, source: str) -> None:
+    """Refuse words of a format that mean nothing, before a file is read with them.
+
+    Args:
+        fmt: what the user said.
+        source: the file or files, for the message.
+
+    Raises:
+        UsageError: names the field, what it holds and what it can hold.
+    """
+    for field, value, known in (
+        ("epoch_unit", fmt.epoch_unit, EPOCH_UNITS),
+        ("layout", fmt.layout, LAYOUTS),
+        ("decimal", fmt.decimal, (".", ",")),
+    ):
+        if value is not None and value not in known:
+            raise UsageError(f"{source}: {field}: is {value!r}, known are {', '.join(known)}")
+    if fmt.separator is not None and (
+        len(fmt.separator) != 1 or not fmt.separator.isascii() or fmt.separator in '"\r\n'
+    ):
+        raise UsageError(
+            f"{source}: separator: is {fmt.separator!r}, must be one ASCII character and no quote"
+        )
+    if fmt.time_format is not None and fmt.time_format not in TIME_FORMATS and "%" not in fmt.time_format:
+        raise UsageError(
+            f"{source}: time_format: is {fmt.time_format!r}, known are {', '.join(TIME_FORMATS)} "
+            "and patterns with % such as %d/%m/%y %H"
+        )
 
 
 @dataclass(frozen=True)

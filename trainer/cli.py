@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.errors import ConfigurationError, ForewarnError, HistoryError, UsageError
-from edge_agent.history import HistoryFormat, read_history
+from edge_agent.history import add_history_options, history_format, read_history
 from edge_agent.version import VERSION
 from trainer.cleaning import Cleaned, clean
 from trainer.console import Console
@@ -77,32 +77,8 @@ def _command(commands: Any, name: str, about: str, example: str, run: Any) -> ar
     return parser
 
 
-def _add_history(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("history", "What is not given is recognised.")
-    group.add_argument(
-        "--history", nargs="+", type=Path, required=True, metavar="PATH", help="CSV or Parquet"
-    )
-    group.add_argument("--time-column", metavar="NAME")
-    group.add_argument("--asset-column", metavar="NAME")
-    group.add_argument("--label-column", metavar="NAME", help="1 where the machine was not normal")
-    group.add_argument("--sensor-column", metavar="NAME", help="of long files")
-    group.add_argument("--value-column", metavar="NAME", help="of long files")
-    group.add_argument("--ignore-column", action="append", default=[], metavar="NAME", help="may be repeated")
-    group.add_argument("--separator", metavar="CHARACTER")
-    group.add_argument("--decimal", choices=(".", ","))
-    group.add_argument("--time-format", metavar="FORMAT")
-    group.add_argument("--epoch-unit", choices=("s", "ms", "us", "ns"))
-    group.add_argument("--layout", choices=("wide", "long"))
-
-
-def _history_format(options: argparse.Namespace) -> HistoryFormat:
-    names = {field.name for field in fields(HistoryFormat)} - {"ignore_columns"}
-    given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
-    return HistoryFormat(ignore_columns=tuple(options.ignore_column), **given)
-
-
 def _read(options: argparse.Namespace, console: Console, interval: float | None) -> tuple[Cleaned, str]:
-    history = read_history(options.history, _history_format(options))
+    history = read_history(options.history, history_format(options))
     cleaned = clean(history, interval)
     for notice in (*history.notices, *(n for n in cleaned.notices if n not in history.notices)):
         console.note(notice)
@@ -117,7 +93,7 @@ def _add_fit(commands: Any) -> None:
         "trainer fit --history history.csv --out bundle --epochs 20",
         _fit,
     )
-    _add_history(parser)
+    add_history_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle")
     parser.add_argument("--config", type=Path, metavar="TOML", help="keys as the options below, under [fit]")
     defaults = FitOptions()
@@ -206,7 +182,7 @@ def _add_evaluate(commands: Any) -> None:
         "trainer evaluate --bundle bundle --history later.csv --label-column label --scores scores.csv",
         _evaluate,
     )
-    _add_history(parser)
+    add_history_options(parser)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--inference", choices=("step", "window"), help="default: as calibrated")
     parser.add_argument("--scores", type=Path, metavar="PATH", help="write time, asset, score, alarm as CSV")
