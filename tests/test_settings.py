@@ -20,14 +20,14 @@ def _write(directory: Path, text: str) -> Path:
     return path
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+def setting_defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     """Return every key of the settings class with its default; `...` where it must be given."""
     found: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         kind = info.annotation
         inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found |= _keys(inner, f"{prefix}{name}.")
+            found |= setting_defaults(inner, f"{prefix}{name}.")
         else:
             found[prefix + name] = ... if info.is_required() else info.default
     return found
@@ -46,7 +46,7 @@ def test_sample_lists_every_key_with_its_default() -> None:
     text = SAMPLE.read_text(encoding="utf-8")
     written = _flatten(tomllib.loads(text))
     commented = _flatten(tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)))
-    keys = _keys(Settings)
+    keys = setting_defaults(Settings)
     assert set(commented) == set(keys)
     for key, default in keys.items():
         if default is None:
