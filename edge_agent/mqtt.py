@@ -332,7 +332,8 @@ def try_broker(settings: MqttSettings, timeout: float) -> None:
     try:
         client.connect(trial.host, trial.port)
         while not answer and time.monotonic() < deadline:
-            client.loop(0.1)
+            if client.loop(0.1) != MQTTErrorCode.MQTT_ERR_SUCCESS and not answer:
+                raise BrokerError(f"{where}: closed the connection (does it ask for TLS or a certificate?)")
     except (OSError, ValueError) as error:
         raise BrokerError(f"{where}: not reached ({error})") from error
     finally:

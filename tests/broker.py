@@ -1,5 +1,6 @@
 """A real Mosquitto on a free loopback port, for the tests that need a broker."""
 
+import getpass
 import os
 import shutil
 import socket
@@ -44,14 +45,19 @@ class Broker:
 
     Args:
         directory: for its configuration.
+        lines: of its configuration beyond the listener; without one about them, anonymous clients are let in.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *lines: str) -> None:
         self.port = free_port()
         self._configuration = directory / "mosquitto.conf"
-        self._configuration.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n", encoding="utf-8"
-        )
+        anonymous = "false" if any(line.startswith("password_file") for line in lines) else "true"
+        every = (
+            f"listener {self.port} 127.0.0.1", f"allow_anonymous {anonymous}", "persistence false",
+            # As root it would become the user `mosquitto`, who cannot read the test's files.
+            f"user {getpass.getuser()}", *lines,
+        )  # fmt: skip
+        self._configuration.write_text("\n".join(every) + "\n", encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
