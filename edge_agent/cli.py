@@ -1,14 +1,15 @@
 """The command line of the edge agent."""
 
 import argparse
+import gc
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from edge_agent.contract.errors import ForewarnError
+from edge_agent.contract.errors import ForewarnError, UsageError
 from edge_agent.history_options import add_history_options, history_format
 from edge_agent.version import VERSION
 
@@ -39,8 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Says a usage error in one line; the usage itself is what `--help` is for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="edge-agent",
         description="Readings in over MQTT, alarm events out.",
         epilog=_EPILOG,
@@ -91,9 +100,16 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Other packages' plugins have no business in the daemon, and its matrices are too small for threads that spin.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What is imported stays: looking through it for garbage is a tenth of the start, and later a pause now and then.
+    gc.disable()
     from edge_agent.agent import run
     from edge_agent.settings import load_settings
 
+    gc.freeze()
+    gc.enable()
     return run(load_settings(options.config))
 
 
@@ -107,17 +123,23 @@ def _check(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     # The reader of history files comes with the extra `history`, which the daemon itself does without.
     from edge_agent.detector import load_detector
-    from edge_agent.history import read_history
+    from edge_agent.history import read_history, sensor_notices
     from edge_agent.pipeline import Pipeline
     from edge_agent.replay import replay
 
+    if options.lateness_ticks < 0:
+        raise UsageError(f"--lateness-ticks: is {options.lateness_ticks}, at least 0 is needed")
     detector = load_detector(options.bundle, options.inference, options.provider)
     history = read_history(options.history, history_format(options))
-    pipeline = Pipeline(detector, max(0, options.lateness_ticks))
+    pipeline = Pipeline(detector, options.lateness_ticks)
+    _note(*history.notices, *sensor_notices(history.source, history.sensors, pipeline.sensors))
     result = replay(pipeline, history, _progress(len(history.time)))
+    if not result.scored:
+        warmup = detector.bundle.manifest.warmup_ticks
+        _note(f"{history.source}: no sample was scored, a score needs {warmup} samples before it")
     events = [alarm.record() for alarm in result.alarms]
+    rejected = {**history.repairs, **pipeline.rejected}
     if options.json:
-        rejected = {**history.repairs, **pipeline.rejected}
         print(
             json.dumps(
                 {
@@ -131,10 +153,18 @@ def _replay(options: argparse.Namespace) -> int:
             )
         )
         return 0
+    counted = ", ".join(f"{count} × {reason}" for reason, count in rejected.items() if count)
+    if counted:
+        _note(f"{history.source}: not used: {counted}")
     for event in events:
         print(_line(event))
     print(f"{len(events)} alarms in {result.samples} samples, {result.scored} of them scored")
     return 0
+
+
+def _note(*notices: str) -> None:
+    for notice in notices:
+        print(f"note: {notice}", file=sys.stderr)
 
 
 def _line(event: dict[str, Any]) -> str:

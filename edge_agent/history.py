@@ -128,6 +128,24 @@ def _column(name: str, cells: NDArray[Any]) -> pl.Series:
     return pl.Series(name, cells, nan_to_null=True)
 
 
+def sensor_notices(source: str, names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return a sentence each on sensors that a bundle wants and a history lacks, and the other way round.
+
+    Args:
+        source: of the history, for the message.
+        names: sensors of the history.
+        wanted: names of the sensors of a bundle.
+    """
+    lacking = [name for name in wanted if name not in names]
+    unknown = [name for name in names if name not in wanted]
+    notices = []
+    if lacking:
+        notices.append(f"{source}: lacks sensors of the bundle, they count as missing: {', '.join(lacking)}")
+    if unknown:
+        notices.append(f"{source}: has sensors that the bundle does not know, not used: {', '.join(unknown)}")
+    return notices
+
+
 def _files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:

@@ -109,8 +109,9 @@ class Assembly:
         self.repairs["time not readable"] += int((~np.isfinite(time)).sum())
         self.repairs["asset not named"] += int((asset < 0).sum())
         if keep.sum() * 2 < len(keep):
+            how = f" as {self.time_format!r}" if self.time_format else ""
             raise HistoryError(
-                f"{self.source}: most rows have a time that cannot be read; give --time-format"
+                f"{self.source}: most rows have a time that cannot be read{how}; give their --time-format"
             )
         values = self._take_long(keep, asset, time) if self.tag else None
         if values is None:

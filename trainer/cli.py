@@ -4,18 +4,17 @@ import argparse
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from edge_agent.contract.errors import ConfigurationError, ForewarnError, HistoryError, UsageError
-from edge_agent.history import add_history_options, history_format, read_history
+from edge_agent.contract.errors import ForewarnError, HistoryError, UsageError
+from edge_agent.history import add_history_options, history_format, read_history, sensor_notices
 from edge_agent.version import VERSION
 from trainer.cleaning import Cleaned, clean
 from trainer.console import Console
-from trainer.fit_options import FitOptions
+from trainer.fit_options import FitOptions, broken_rule, check_out, read_options
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
@@ -49,8 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Says a usage error in one line; the usage itself is what `--help` is for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="trainer",
         description="Sensor history in, bundle out.",
         epilog=_EPILOG,
@@ -112,50 +119,48 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--inference", choices=("step", "window"), help="mode it is calibrated for")
 
 
-_FIT_KEYS = ("name", "window_length", "units", "epochs", "seed", "alarms_per_week", "inference")
+_FIT_FLAGS = {
+    "name": "--name",
+    "window_length": "--window",
+    "units": "--units",
+    "epochs": "--epochs",
+    "seed": "--seed",
+    "alarms_per_week": "--alarms-per-week",
+    "inference": "--inference",
+}
 
 
 def _fit_options(options: argparse.Namespace) -> FitOptions:
-    given = _configured(options.config) if options.config else {}
-    given |= {key: getattr(options, key) for key in _FIT_KEYS if getattr(options, key) is not None}
-    if isinstance(given.get("units"), str):
-        given["units"] = given["units"].split(",")
-    try:
-        if "units" in given:
-            given["units"] = tuple(int(unit) for unit in given["units"])
-        result = replace(FitOptions(), **given)
-    except (TypeError, ValueError) as reason:
-        raise UsageError(f"--units: whole numbers separated by commas ({reason})") from reason
-    for key, least in (("epochs", 0), ("alarms_per_week", 1e-6), ("window_length", 2), ("patience", 1)):
-        value = getattr(result, key)
-        if value is not None and not value >= least:
-            raise UsageError(f"--{key.replace('_', '-')}: is {value}, at least {least:g} is needed")
-    if not result.units or min(result.units) < 1:
-        raise UsageError("--units: every layer needs at least one unit")
-    return result
+    """Return what was configured, overridden by what the options say."""
+    configured = read_options(options.config) if options.config else {}
+    given = {key: getattr(options, key) for key in _FIT_FLAGS if getattr(options, key) is not None}
+    if "units" in given:
+        given["units"] = _whole_numbers(given["units"])
+    for key, value in given.items():
+        rule = broken_rule(key, value)
+        if rule:
+            raise UsageError(f"{_FIT_FLAGS[key]}: {rule}")
+    return replace(FitOptions(), **configured | given)
 
 
-def _configured(path: Path) -> dict[str, Any]:
+def _whole_numbers(text: str) -> tuple[int, ...]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as reason:
-        raise ConfigurationError(f"{path}: not readable as TOML ({reason})") from reason
-    section: dict[str, Any] = content.get("fit", {})
-    known = {field.name: type(field.default) for field in fields(FitOptions)}
-    for key, value in section.items():
-        if key not in known:
-            raise ConfigurationError(f"{path}: fit.{key}: unknown key; known are {', '.join(sorted(known))}")
-        if known[key] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ConfigurationError(f"{path}: fit.{key}: must be a number")
-    return section
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--units: is {text!r}, must be whole numbers separated by commas") from None
 
 
 def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    wanted = _fit_options(options)
+    check_out(options.out)
+    cleaned, source = _read(options, console, options.interval)
+    # Imported late: TensorFlow takes ten seconds that a bad file need not wait.
     from trainer.fit import fit
 
-    wanted = _fit_options(options)
-    cleaned, _ = _read(options, console, options.interval)
-    report = fit(cleaned, options.out, wanted, console)
+    try:
+        report = fit(cleaned, options.out, wanted, console)
+    except HistoryError as error:
+        raise HistoryError(f"{source}: {error}") from error
     console.fit_table(cleaned, report, options.out)
     manifest = report.bundle.manifest
     return {
@@ -196,14 +201,23 @@ def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     manifest = detector.bundle.manifest
     cleaned, source = _read(options, console, manifest.sampling_interval_seconds)
     console.stage("scoring", sum(len(series.ticks) for series in cleaned.series))
+    for notice in sensor_notices(source, cleaned.sensors, manifest.sensor_names):
+        console.note(notice)
     found = evaluate(detector, cleaned, source, console.advance)
     if options.label_column and found.labels is None:
         raise HistoryError(f"{source}: --label-column {options.label_column}: no labels were read")
     if options.scores:
         write_scores(found, options.scores)
     figures = found.figures(manifest)
+    if not figures["scored"]:
+        console.note(
+            f"{source}: no sample was scored, a score needs {manifest.warmup_ticks} samples before it"
+        )
     console.figures_table(figures)
-    return figures
+    if cleaned.repairs:
+        counted = ", ".join(f"{count} × {kind}" for kind, count in cleaned.repairs.items())
+        console.note(f"{source}: repaired: {counted}")
+    return {**figures, "repairs": cleaned.repairs}
 
 
 def _add_simulate(commands: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
-from edge_agent.contract.errors import HistoryError, UsageError
+from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.scaling import Scaling, fit_scaling
 from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.types import Float32, Samples
@@ -27,14 +27,17 @@ from trainer.calibrate import Calibrated, CalibrationHistory, calibrate, untouch
 from trainer.cleaning import Cleaned, Series
 from trainer.dataset import Segments, SubSequences, build_segments
 from trainer.detection_metrics import forecast_skill
-from trainer.fit_options import FitOptions
+from trainer.evaluate import Evaluation
+from trainer.fit_options import FitOptions, check_out
 from trainer.highway import choose_highway
 from trainer.model import ModelSpec
 from trainer.progress import Progress
 
 SHORT_HISTORY = 2000
-CALIBRATION_ROWS = 250_000
-"""The newest rows of an asset that the detector runs over; more would cost minutes and change the tail little."""
+HELD_ROWS = 200_000
+"""The newest rows of an asset's calibration block that are used; more would change the tail little."""
+LEARNT_ROWS = 50_000
+"""The newest rows before the calibration block that the scales of residuals and levels come from."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class FitReport:
         bundle: as written.
         skill: rmse, mae, persistence_rmse and the sensors' own, on the calibration block.
         best_epoch, epochs: of training.
+        held: the calibration block with its forecasts and scores; alarms are not run on it.
     """
 
     bundle: Bundle
     skill: dict[str, Any]
     best_epoch: int
     epochs: int
+    held: Evaluation
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,11 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
         UsageError: `out` is a directory of something else.
     """
     progress = progress or Progress()
-    _check_out(out)
+    check_out(out)
     samples = min(len(series.ticks) for series in cleaned.series)
     window = options.window_length or max(8, min(60, samples // 10))
     cuts = [_cuts(len(series.ticks), window) for series in cleaned.series]
-    scaling = fit_scaling(_fit_rows(cleaned.series, cuts))
+    scaling = fit_scaling(_fit_rows(cleaned, cuts))
     blocks = _blocks(cleaned.series, cuts, scaling, options.max_gap_ticks)
     spec = ModelSpec(len(cleaned.sensors), window, options.units)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,12 +102,8 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
         shutil.rmtree(draft, ignore_errors=True)
         raise
     bundle = load_detector(out).bundle
-    return FitReport(bundle, skill, record["best_epoch"], record["epochs"])
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "manifest.json").is_file())):
-        raise UsageError(f"--out {out}: exists and is no bundle; it is not overwritten")
+    held = _held_out(cleaned, bundle.manifest, history, found)
+    return FitReport(bundle, skill, record["best_epoch"], record["epochs"], held)
 
 
 def _cuts(count: int, window: int) -> tuple[int, int]:
@@ -121,12 +122,12 @@ def _cuts(count: int, window: int) -> tuple[int, int]:
     return first, first + stop
 
 
-def _fit_rows(series: Sequence[Series], cuts: Sequence[tuple[int, int]]) -> Float32:
-    rows = np.concatenate([one.values[:first] for one, (first, _) in zip(series, cuts, strict=True)])
-    empty = ~np.isfinite(rows).any(axis=0)
-    if empty.any():
+def _fit_rows(cleaned: Cleaned, cuts: Sequence[tuple[int, int]]) -> Float32:
+    rows = np.concatenate([one.values[:first] for one, (first, _) in zip(cleaned.series, cuts, strict=True)])
+    empty = np.flatnonzero(~np.isfinite(rows).any(axis=0))
+    if len(empty):
         raise HistoryError(
-            f"sensor number {int(np.flatnonzero(empty)[0]) + 1} has no value in the part that the model is fitted on; "
+            f"sensor {cleaned.sensors[empty[0]]} has no value in the part that the model is fitted on; "
             "leave it out with --ignore-column"
         )
     return rows
@@ -235,10 +236,10 @@ def _uncalibrated(
 def _calibration_history(series: Sequence[Series], cuts: Sequence[tuple[int, int]]) -> CalibrationHistory:
     parts, held = [], []
     for number, (one, (_, second)) in enumerate(zip(series, cuts, strict=True)):
-        first = max(0, len(one.ticks) - CALIBRATION_ROWS)
-        rows = len(one.ticks) - first
-        parts.append(Samples(np.full(rows, number), one.ticks[first:], one.values[first:]))
-        held.append(np.arange(first, len(one.ticks)) >= second)
+        last = len(one.ticks)
+        rows = np.r_[max(0, second - LEARNT_ROWS) : second, max(second, last - HELD_ROWS) : last]
+        parts.append(Samples(np.full(len(rows), number), one.ticks[rows], one.values[rows]))
+        held.append(rows >= second)
     return CalibrationHistory(Samples.concatenate(parts, series[0].values.shape[1]), np.concatenate(held))
 
 
@@ -255,6 +256,27 @@ def _skill(
         forecast_skill(
             values[known], found.forecast[known], previous[known], mask, scaling.scale, list(cleaned.sensors)
         )
+    )
+
+
+def _held_out(
+    cleaned: Cleaned, manifest: Manifest, history: CalibrationHistory, found: Calibrated
+) -> Evaluation:
+    rows = np.flatnonzero(history.held_out)
+    samples = history.samples
+    statistic = found.statistic[rows]
+    return Evaluation(
+        tuple(series.asset for series in cleaned.series),
+        samples.asset[rows],
+        np.asarray(manifest.axis.time_of(samples.tick[rows]), np.float64),
+        samples.values[rows],
+        found.forecast[rows],
+        found.threshold.score(statistic),
+        statistic,
+        np.zeros(len(rows), np.bool_),
+        None,
+        (),
+        cleaned.interval,
     )
 
 

@@ -58,6 +58,10 @@ _DUTIES = (
 _STEPS_PER_RUN = (2, 4)  # set-points in one run
 _STEP_SECONDS = (240.0, 480.0)
 _STOP_SECONDS = (180.0, 360.0)
+MOST_ROWS = 32_000_000
+"""A year of seconds."""
+_LATEST_START = 221_845_392_000.0
+"""The year 9000: a simulation that begins before ends before the years of five digits, which files do not hold."""
 _NOISE_MEMORY_SECONDS = 5.0
 _PIPE_MEMORY_SECONDS = 90.0
 _QUIET_WHEN_STANDING = frozenset(
@@ -136,8 +140,12 @@ def _check(hours: float, seed: int, interval: float, start: float, faults: Seque
             raise UsageError(f"simulate: {name} must be a number greater than 0")
     if seed < 0:
         raise UsageError("simulate: seed must be 0 or greater")
-    if not math.isfinite(start):
-        raise UsageError("simulate: start must be a finite time")
+    if hours * 3600.0 / interval > MOST_ROWS:
+        raise UsageError(
+            f"simulate: hours / interval is more than {MOST_ROWS} rows, which memory does not hold"
+        )
+    if not 0.0 <= start <= _LATEST_START:
+        raise UsageError("simulate: start must be seconds since 1970, before the year 9000")
     for plan in faults:
         if plan.start_seconds >= hours * 3600.0:
             raise UsageError(
@@ -228,10 +236,12 @@ def write_simulation(simulation: Simulation, path: Path, asset: str | None = Non
         asset: name for the column `asset`; without one there is no such column.
 
     Raises:
-        UsageError: the path has another ending.
+        UsageError: the path has another ending, or the name is none that a cell holds.
         HistoryError: the file cannot be written.
     """
     check_ending(path)
+    if asset is not None and (not asset.strip() or set(asset) & set(',;|"\t\r\n')):
+        raise UsageError(f"--asset: is {asset!r}, must be a name without separators and quotes")
     if path.name.lower().endswith(".parquet"):
         write_parquet(path, _table(simulation, asset))
         return
