@@ -6,6 +6,7 @@ threshold come from a later block that nothing was fitted on.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,10 +14,15 @@ from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.scoring import SPANS, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
-from edge_agent.contract.types import Bool, Float32, Float64, Samples
+from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
 from edge_agent.detector import Detector, open_detector
 
 CHUNK = 4096
+STREAM_ROWS = 50_000
+"""Up to here a history is run row after row, as the daemon does; a longer one in lanes."""
+LANE_ROWS = 8192
+LANE_WARM_UP = 3072
+"""Ten times the memory of the slowest state, the bias, which looks back ten times the longest span."""
 LEAST_ROWS = 30
 """Fewer scored rows than this cannot even show an ordinary day."""
 SPAN_SHARE = 8
@@ -45,12 +51,14 @@ class Calibrated:
     Attributes:
         scoring, threshold: for the bundle.
         forecast: (n, F) engineering units, NaN while warming up.
+        statistic: (n,) fused, NaN while warming up and outside the calibration block.
         scored_rows: rows of the calibration block that had a score.
     """
 
     scoring: ScoringModel
     threshold: Threshold
     forecast: Float32
+    statistic: Float64
     scored_rows: int
 
 
@@ -93,25 +101,68 @@ def calibrate(
     scoring = fit_scoring(residual[learnt], level[learnt], ~scaling.constant, low, high, spans)
     detector = open_detector(replace(bundle, scoring=scoring))
     _, statistics = measure(detector, samples, on_rows)
-    used = statistics[held_out & np.isfinite(statistics).all(axis=1)]
+    usable = held_out & np.isfinite(statistics).all(axis=1)
+    used = statistics[usable]
     scoring = scoring.normalised(np.maximum(np.quantile(used, 0.99, axis=0), 1e-6))
     fused = open_detector(replace(bundle, scoring=scoring)).scorer.fuse(used)
     threshold = calibrate_threshold(
         fused, bundle.manifest.sampling_interval_seconds, alarms_per_week, separation=max(spans)
     )
-    return Calibrated(scoring, threshold, forecast, len(used))
+    statistic = np.full(len(samples), np.nan)
+    statistic[usable] = fused
+    return Calibrated(scoring, threshold, forecast, statistic, len(used))
 
 
 def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None) -> tuple[Float32, Float64]:
-    """Return the detector's forecasts and statistics, fed in chunks so that memory stays that of the result."""
-    forecasts, statistics = [], []
-    for part in chunks_of(samples):
-        forecast, measured = detector.measure(part)
-        forecasts.append(forecast)
-        statistics.append(measured)
+    """Return the detector's forecasts and statistics, fed in chunks so that memory stays that of the result.
+
+    A long history is cut into lanes that run side by side, as assets do, many times faster than one row after the
+    other. Each lane begins early enough that nothing of its zero start is left in the rows that count.
+
+    Args:
+        detector: fresh; its state is used up.
+        samples: in order, asset by asset.
+        on_rows: told how many rows were done.
+
+    Returns:
+        Forecasts (n, F) in engineering units and statistics (n, 2S + 1), see `Detector.measure`.
+    """
+    forecast = np.empty(samples.values.shape, np.float32)
+    statistics = np.empty((len(samples), len(detector.bundle.scoring.normalisers)))
+    for rows, lane, counted in _batches(samples):
+        found, measured = detector.measure(Samples(lane, samples.tick[rows], samples.values[rows]))
+        forecast[rows[counted]], statistics[rows[counted]] = found[counted], measured[counted]
         if on_rows is not None:
-            on_rows(len(part))
-    return np.concatenate(forecasts), np.concatenate(statistics)
+            on_rows(int(counted.sum()))
+    return forecast, statistics
+
+
+def _batches(samples: Samples) -> Iterator[tuple[Int64, Int64, Bool]]:
+    """Yield rows (m,), the lane of each, and whether it counts or only warms its lane up."""
+    if len(samples) <= STREAM_ROWS:
+        for at in range(0, len(samples), CHUNK):
+            rows = np.arange(at, min(at + CHUNK, len(samples)))
+            yield rows, samples.asset[rows], np.ones(len(rows), np.bool_)
+        return
+    first, start, end = _lanes(samples)
+    width = max(1, CHUNK // len(start))
+    for offset in range(0, int((end - first).max()), width):
+        table = first[:, None] + np.arange(offset, offset + width)
+        inside = table < end[:, None]
+        lane = np.broadcast_to(np.arange(len(start))[:, None], table.shape)[inside]
+        yield table[inside], lane, (table >= start[:, None])[inside]
+
+
+def _lanes(samples: Samples) -> tuple[Int64, Int64, Int64]:
+    """Return of each lane the row it begins with, the first that counts, and the one after its last."""
+    bounds = np.r_[0, np.flatnonzero(np.diff(samples.asset)) + 1, len(samples)]
+    begin, start, end = [], [], []
+    for first, last in pairwise(bounds):
+        for at in range(int(first), int(last), LANE_ROWS):
+            begin.append(max(int(first), at - LANE_WARM_UP))
+            start.append(at)
+            end.append(min(at + LANE_ROWS, int(last)))
+    return np.array(begin), np.array(start), np.array(end)
 
 
 def chunks_of(samples: Samples) -> Iterator[Samples]:

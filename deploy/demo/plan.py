@@ -90,15 +90,15 @@ class Plan:
 
     def write_trainer_config(self, directory: Path) -> None:
         """Write the configuration of `trainer fit`; the units make the alarms readable."""
-        units = ",\n".join(f'  ["{sensor.name}", "{sensor.unit}"]' for sensor in SENSORS)
+        units = "\n".join(f'"{sensor.name}" = "{sensor.unit}"' for sensor in SENSORS)
         text = f"""[fit]
 name = "pump"
 epochs = {self.epochs}
 windows_per_epoch = {self.windows_per_epoch}
 units = {list(self.units)}
-units_of_sensors = [
-{units},
-]
+
+[fit.units_of_sensors]
+{units}
 """
         (directory / TRAINER_CONFIG).write_text(text, encoding="utf-8")
 

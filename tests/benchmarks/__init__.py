@@ -1,0 +1,1 @@
+"""Side-by-side measurements of Forewarn; `make bench` runs them all."""
