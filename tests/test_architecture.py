@@ -21,6 +21,7 @@ DOORS = {
     "msgspec": "edge_agent.codecs",
     "tensorflow": "trainer.export",
     "keras": "trainer.backend",
+    "matplotlib": "trainer.plots",
 }
 TRAINING_ONLY = frozenset({"trainer", "tensorflow", "keras", "pandas"})
 WORLDLY = frozenset(

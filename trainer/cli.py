@@ -92,6 +92,10 @@ def _read(options: argparse.Namespace, console: Console, interval: float | None)
     return cleaned, history.source
 
 
+def _add_plots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw what was found as PNG files")
+
+
 def _add_fit(commands: Any) -> None:
     parser = _command(
         commands,
@@ -117,6 +121,7 @@ def _add_fit(commands: Any) -> None:
         help=f"alarm budget (default {defaults.alarms_per_week:g})",
     )
     parser.add_argument("--inference", choices=("step", "window"), help="mode it is calibrated for")
+    _add_plots(parser)
 
 
 _FIT_FLAGS = {
@@ -153,6 +158,10 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
 def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     wanted = _fit_options(options)
     check_out(options.out)
+    if options.plots:
+        from trainer.plots import plot_fit, prepare_directory
+
+        prepare_directory(options.plots)
     cleaned, source = _read(options, console, options.interval)
     # Imported late: TensorFlow takes ten seconds that a bad file need not wait.
     from trainer.fit import fit
@@ -163,6 +172,8 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise HistoryError(f"{source}: {error}") from error
     console.fit_table(cleaned, report, options.out)
     manifest = report.bundle.manifest
+    if options.plots:
+        console.pictures(plot_fit(options.plots, report.held, manifest))
     return {
         "bundle": str(options.out),
         "sha256": report.bundle.sha256,
@@ -191,12 +202,17 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--inference", choices=("step", "window"), help="default: as calibrated")
     parser.add_argument("--scores", type=Path, metavar="PATH", help="write time, asset, score, alarm as CSV")
+    _add_plots(parser)
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from edge_agent.detector import load_detector
     from trainer.evaluate import evaluate, write_scores
 
+    if options.plots:
+        from trainer.plots import plot_evaluation, prepare_directory
+
+        prepare_directory(options.plots)
     detector = load_detector(options.bundle, options.inference)
     manifest = detector.bundle.manifest
     cleaned, source = _read(options, console, manifest.sampling_interval_seconds)
@@ -208,6 +224,8 @@ def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise HistoryError(f"{source}: --label-column {options.label_column}: no labels were read")
     if options.scores:
         write_scores(found, options.scores)
+    if options.plots:
+        console.pictures(plot_evaluation(options.plots, found, manifest))
     figures = found.figures(manifest)
     if not figures["scored"]:
         console.note(

@@ -1,6 +1,7 @@
 """What a person sees: notices, progress bars and tables; with `--json`, nothing on standard output."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,10 @@ class Console(Progress):
         """Show the figures of an evaluation."""
         self._finish()
         self._table([(key, _number(value)) for key, value in figures.items() if not isinstance(value, list)])
+
+    def pictures(self, paths: Sequence[Path]) -> None:
+        """Say which pictures were drawn."""
+        self.say(f"{paths[0].parent}: {', '.join(path.name for path in paths)}")
 
     def _table(self, rows: list[tuple[str, str]]) -> None:
         if self._quiet:
