@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 # Mosquitto lies in /usr/sbin, and without root in the cache; the system's own programs win.
 export PATH := $(PATH):/usr/sbin:$(CURDIR)/.cache/servers/bin
 
-.PHONY: setup lint servers test demo lock
+.PHONY: setup lint servers test bench demo lock
 
 $(STAMP): pyproject.toml $(LOCKS)/full.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
@@ -32,6 +32,9 @@ servers:
 
 test: lint servers
 	$(BIN)/python -m pytest
+
+bench: $(STAMP) servers
+	$(BIN)/python -m tests.benchmarks
 
 # ONCE=1 ends after the alarm; the exit status is 0 only if it came.
 demo: $(STAMP)

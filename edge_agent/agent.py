@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_agent import systemd
 from edge_agent.board import AssetBoard
-from edge_agent.contract.types import AlarmEvent, Outcomes
+from edge_agent.contract.types import AlarmEvent, Outcomes, QualityEvent
 from edge_agent.detector import Detector, load_detector
 from edge_agent.events import BundleIdentity, EventWriter, status_payload, to_json
 from edge_agent.intake import Intake
@@ -92,7 +92,12 @@ class Agent:
             max_series_assets=self._settings.metrics.max_series_assets,
         )
         return AgentMetrics(
-            facts, self.tally, self._board, self.pipeline.assets, lambda: self.pipeline.rejected
+            facts,
+            self.tally,
+            self._board,
+            self.pipeline.assets,
+            lambda: self.pipeline.rejected,
+            lambda: self.pipeline.quality,
         )
 
     def _make_client(self) -> MqttClient:
@@ -250,6 +255,16 @@ class Agent:
         self.tally.unscored["no_reading"] += max(len(outcomes) - scored - unforeseen, 0)
         for event in outcomes.events:
             self._publish_event(event)
+        for found in outcomes.quality:
+            self._publish_quality(found)
+
+    def _publish_quality(self, event: QualityEvent) -> None:
+        asset = self.pipeline.assets[event.asset]
+        self._board.take_quality(event)
+        payload = to_json(self._writer.write_quality(event, asset))
+        self._outbox.put(OutgoingMessage(self._topics.event(asset), payload, self._settings.mqtt.qos))
+        named = ", ".join(f"{one.name or 'the whole asset'} {one.reason}" for one in event.sensors)
+        log.warning("data quality %s: %s, %s", event.phase, asset, named)
 
     def _publish_event(self, event: AlarmEvent) -> None:
         asset = self.pipeline.assets[event.asset]
@@ -288,7 +303,8 @@ def open_agent(settings: Settings) -> Agent:
         ConfigurationError: the bundle or a setting cannot be used.
     """
     inference = None if settings.bundle.inference == "auto" else settings.bundle.inference
-    detector = load_detector(settings.bundle.path, inference, settings.bundle.provider)
+    chosen = settings.bundle
+    detector = load_detector(chosen.path, inference, chosen.provider, settings.quality.rules)
     if settings.bundle.provider == "auto":
         log.info("provider auto: running on %s", detector.forecaster.provider)
     return Agent(settings, detector)

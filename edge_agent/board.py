@@ -6,7 +6,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.types import Bool, Float32, Float64, Outcomes, Rows
+from edge_agent.contract.quality_state import SENSOR_REASONS, SILENT, Int8
+from edge_agent.contract.types import Bool, Float32, Float64, Outcomes, QualityEvent, Rows
+
+REASONS = (SILENT, *SENSOR_REASONS)
+"""Why readings cannot be used; the code of a reason on the board is its place here, counted from 1."""
 
 
 @dataclass
@@ -21,6 +25,8 @@ class BoardState:
         arrival: (A,) when the last reading arrived, seconds since the epoch.
         waiting_since: (A,) when the first reading arrived that no score has followed yet.
         value, expected: (A, F) last reading and last forecast, engineering units.
+        quality: (A, F + 1) why the readings of each sensor cannot be used, 0 where they can; the last column is that
+            of the whole asset.
     """
 
     score: Float64
@@ -32,6 +38,7 @@ class BoardState:
     waiting_since: Float64
     value: Float32
     expected: Float32
+    quality: Int8
 
     @staticmethod
     def blank(assets: int, sensors: int) -> "BoardState":
@@ -56,6 +63,7 @@ class BoardState:
             unknown(),
             unknown_sensors(),
             unknown_sensors(),
+            np.zeros((assets, sensors + 1), np.int8),
         )
 
 
@@ -100,6 +108,15 @@ class AssetBoard:
             state.expected[asset] = outcomes.forecast
             state.waiting_since[asset[scored]] = np.nan
 
+    def take_quality(self, event: QualityEvent) -> None:
+        """Note which sensors cannot be used."""
+        with self._lock:
+            self._make_room(event.asset + 1)
+            row = self._state.quality[event.asset]
+            row[:] = 0
+            for one in event.sensors if event.phase != "end" else ():
+                row[one.sensor] = REASONS.index(one.reason) + 1
+
     def snapshot(self, assets: int) -> BoardState:
         """Return a copy of the first `assets` rows."""
         with self._lock:
@@ -119,6 +136,11 @@ class AssetBoard:
         """Return how many assets send samples that have no score yet."""
         with self._lock:
             return int(np.count_nonzero(self._state.warming))
+
+    def dead_series(self, beyond: int) -> int:
+        """Return how many sensors and assets cannot be used among the assets from row `beyond` on."""
+        with self._lock:
+            return int(np.count_nonzero(self._state.quality[beyond:]))
 
     def _make_room(self, assets: int) -> None:
         have = len(self._state.score)

@@ -138,12 +138,15 @@ def _replay(options: argparse.Namespace) -> int:
         warmup = detector.bundle.manifest.warmup_ticks
         _note(f"{history.source}: no sample was scored, a score needs {warmup} samples before it")
     events = [alarm.record() for alarm in result.alarms]
+    quality = [found.record() for found in result.quality]
     rejected = {**history.repairs, **pipeline.rejected}
     if options.json:
         print(
             json.dumps(
                 {
                     "events": events,
+                    "data_quality": quality,
+                    "data_quality_counts": pipeline.quality,
                     "samples": result.samples,
                     "scored": result.scored,
                     "rejected": rejected,
@@ -156,6 +159,8 @@ def _replay(options: argparse.Namespace) -> int:
     counted = ", ".join(f"{count} × {reason}" for reason, count in rejected.items() if count)
     if counted:
         _note(f"{history.source}: not used: {counted}")
+    for found in quality:
+        print(_quality_line(found))
     for event in events:
         print(_line(event))
     print(f"{len(events)} alarms in {result.samples} samples, {result.scored} of them scored")
@@ -172,6 +177,16 @@ def _line(event: dict[str, Any]) -> str:
     until = event["end"] or "still open"
     peak = "beyond measure" if event["peak_score"] is None else f"{event['peak_score']:.2f}"
     return f"{event['start']} to {until} {event['asset']} {event['severity']} peak {peak}: {sensors}"
+
+
+def _quality_line(found: dict[str, Any]) -> str:
+    sensors = "; ".join(
+        f"{one['name'] or 'the whole asset'} {one['reason']}"
+        + (f" ({one['conversion']['name']})" if one["conversion"] else "")
+        + f" since {one['since']}"
+        for one in found["sensors"]
+    )
+    return f"{found['start']} to {found['end'] or 'still open'} {found['asset']} data quality: {sensors}"
 
 
 def _reading(one: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""Samples in, outcomes out: the forecast chain, the scorer and the alarms of all assets, state in arrays.
+"""Samples in, outcomes out: the sensor gate, the forecast chain, the scorer and the alarms, state in arrays.
 
-A sample is scored against the forecast that was pending, then remembered, then the next forecast is made: a sample is
-never in the window that forecasts it. This very object is what the trainer calibrates and evaluates. It knows no
-clock, network, metrics or log.
+The gate masks what says nothing of the machine before anything else sees a sample. A sample is scored against the
+forecast that was pending, then remembered, then the next forecast is made: a sample is never in the window that
+forecasts it. This very object is what the trainer calibrates and evaluates. It knows no clock, network, metrics or log.
 """
 
 import io
@@ -19,7 +19,9 @@ from edge_agent.contract.alarms import AlarmState, Transitions, follow_alarms
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.grid import UNSET, rounds_of
+from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scoring import Scorer, ScoringState
+from edge_agent.contract.sensor_gate import QualityRules, SensorGate
 from edge_agent.contract.threshold import CLEAR_RATIO
 from edge_agent.contract.types import (
     AlarmEvent,
@@ -28,12 +30,13 @@ from edge_agent.contract.types import (
     Float64,
     Int64,
     Outcomes,
+    QualityEvent,
     Samples,
     SensorShare,
 )
 from edge_agent.forecaster import Forecaster
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 GOLDEN_TOLERANCE = 1e-4
 
 
@@ -44,11 +47,11 @@ class DetectorState:
     Attributes:
         last_tick: (A,) tick of the last sample, `UNSET` before the first.
         seen: (A,) samples since the last start or long gap.
-        ring: (A, T, I) scaled inputs of the last T ticks, newest at `cursor - 1`.
+        ring: (A, T, I) scaled inputs of the last T samples, newest at `cursor - 1`.
         cursor: (A,) next place in the ring.
         hidden: (A, S) packed state of the step graph.
         pending: (A, F) forecast of the next sample, scaled.
-        scoring, alarms: see there.
+        scoring, alarms, quality: see there.
     """
 
     last_tick: Int64
@@ -59,6 +62,7 @@ class DetectorState:
     pending: Float32
     scoring: ScoringState
     alarms: AlarmState
+    quality: QualityState
 
     @staticmethod
     def zero(assets: int, bundle: Bundle) -> "DetectorState":
@@ -74,14 +78,16 @@ class DetectorState:
             np.zeros((assets, width), np.float32),
             ScoringState.zero(assets, len(bundle.scoring.spans), width),
             AlarmState.zero(assets),
+            QualityState.zero(assets, width),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by a flat name; writing into them changes the state."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
-        scoring, alarms = own.pop("scoring"), own.pop("alarms")
-        own |= {f"scoring.{item.name}": getattr(scoring, item.name) for item in fields(ScoringState)}
-        return own | {f"alarms.{item.name}": getattr(alarms, item.name) for item in fields(AlarmState)}
+        for part in ("scoring", "alarms", "quality"):
+            inner = own.pop(part)
+            own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
+        return own
 
     def to_bytes(self) -> bytes:
         """Return the state as bytes that `from_bytes` of the same version reads."""
@@ -124,6 +130,7 @@ class _Block:
     scoring: list[ScoringState] = field(default_factory=list)
     scaled: list[Float32] = field(default_factory=list)
     forecast: list[Float32] = field(default_factory=list)
+    quality: list[QualityEvent] = field(default_factory=list)
 
 
 class Detector:
@@ -132,11 +139,16 @@ class Detector:
     Args:
         bundle: the model.
         forecaster: its graphs.
+        rules: of the sensor gate.
+
+    Raises:
+        ConfigurationError: a rule names a sensor that the bundle does not have.
     """
 
-    def __init__(self, bundle: Bundle, forecaster: Forecaster) -> None:
+    def __init__(self, bundle: Bundle, forecaster: Forecaster, rules: QualityRules | None = None) -> None:
         self.bundle = bundle
         self.forecaster = forecaster
+        self.gate = SensorGate(bundle.manifest, rules)
         self.scorer = Scorer(bundle.scoring)
         self.state = DetectorState.zero(0, bundle)
         self._scaling = bundle.manifest.scaling
@@ -160,6 +172,25 @@ class Detector:
         """Score samples in order; the k-th sample of each asset goes in the k-th round."""
         block, forecast = self._run(samples)
         return self._judge(samples, block, forecast)
+
+    def hear(self, assets: Int64, now: float) -> None:
+        """Note that readings of some assets arrived at `now`, on the clock that `advance` is called with."""
+        self.gate.hear(self.state.quality, assets, now)
+
+    def advance(self, now: float) -> list[QualityEvent]:
+        """Let time pass: report the assets of which nothing was heard for too long."""
+        return self.gate.advance(self.state.quality, now)
+
+    def gated(self, samples: Samples) -> Samples:
+        """Return the samples as the gate lets them through, without scoring them."""
+        if not len(samples):
+            return samples
+        self.ensure_assets(int(samples.asset.max()) + 1)
+        values = samples.values.copy()
+        for chosen in rounds_of(samples.asset):
+            asset, tick = samples.asset[chosen], samples.tick[chosen]
+            values[chosen], _ = self.gate.check(self.state.quality, asset, tick, samples.values[chosen])
+        return Samples(samples.asset, samples.tick, values)
 
     def measure(self, samples: Samples) -> tuple[Float32, Float64]:
         """Run the forecasts and the statistics alone, as calibration needs them; alarms stay as they are.
@@ -197,7 +228,9 @@ class Detector:
     ) -> None:
         """Score one sample of each asset against the pending forecast, remember it, forecast the next."""
         state, manifest = self.state, self.bundle.manifest
-        self._bridge_gaps(asset, tick)
+        values, events = self.gate.check(state.quality, asset, tick, values)
+        block.quality += events
+        self._restart_after_gaps(asset, tick)
         scaled = self._scaling.apply(values)
         present = np.isfinite(scaled)
         warm = state.seen[asset] >= manifest.warmup_ticks
@@ -219,18 +252,18 @@ class Detector:
         block.scaled.append(scaled)
         block.forecast.append(pending)
 
-    def _bridge_gaps(self, asset: Int64, tick: Int64) -> None:
-        """Feed missing ticks as all-missing samples, and start over after a gap that is too long."""
-        state, manifest = self.state, self.bundle.manifest
-        first = state.last_tick[asset] == UNSET
-        gap = np.where(first, 0, tick - np.where(first, 0, state.last_tick[asset]) - 1)
-        lost = asset[gap > manifest.max_gap_ticks]
+    def _restart_after_gaps(self, asset: Int64, tick: Int64) -> None:
+        """Start over after a gap that is too long.
+
+        Ticks of a shorter one are no samples: nothing arrived, nothing is remembered. Feeding them with forecasts of
+        forecasts was measured to forecast worse (docs/decisions/0002).
+        """
+        last = self.state.last_tick[asset]
+        known = last != UNSET
+        gap = np.where(known, tick - np.where(known, last, tick) - 1, 0)
+        lost = asset[gap > self.bundle.manifest.max_gap_ticks]
         if len(lost):
             self._start_over(lost)
-        nothing = np.zeros((1, self._sensor_count), np.bool_)
-        for step in range(int(gap[gap <= manifest.max_gap_ticks].max(initial=0))):
-            behind = asset[(gap > step) & (gap <= manifest.max_gap_ticks)]
-            self._remember(behind, state.pending[behind], np.repeat(nothing, len(behind), axis=0))
 
     def _start_over(self, asset: Int64) -> None:
         state = self.state
@@ -286,7 +319,9 @@ class Detector:
                     events += self._events(happened, block, number, time[at], score[at])
         unscored = ~np.isfinite(score)
         alarm[unscored] = self.state.alarms.active[samples.asset[unscored]]
-        return Outcomes(samples.asset, samples.tick, time, score, statistic, alarm, forecast, events)
+        return Outcomes(
+            samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality
+        )
 
     def _follow_alarms(self, rows: Int64, time: Float64, score: Float64, statistic: Float64) -> Transitions:
         manifest = self.bundle.manifest
@@ -379,22 +414,28 @@ def open_detector(bundle: Bundle, inference: str | None = None, provider: str = 
     return Detector(bundle, Forecaster(bundle.directory, mode, manifest.state_size, provider))
 
 
-def load_detector(directory: Path, inference: str | None = None, provider: str = "cpu") -> Detector:
+def load_detector(
+    directory: Path,
+    inference: str | None = None,
+    provider: str = "cpu",
+    rules: QualityRules | None = None,
+) -> Detector:
     """Read a bundle, hold it against its hashes, run its golden samples, and return its detector.
 
     Args:
         directory: the bundle.
         inference: `step` or `window`; None takes the mode it was calibrated in.
         provider: see `edge_agent.forecaster.OnnxGraph`.
+        rules: of the sensor gate; the golden samples are run without them.
 
     Raises:
         BundleError: the bundle is damaged or does not give what its golden samples say.
+        ConfigurationError: a rule names a sensor that the bundle does not have.
     """
     bundle = read_bundle(directory)
     detector = open_detector(bundle, inference, provider)
     check_golden(detector)
-    detector.state = DetectorState.zero(0, bundle)
-    return detector
+    return Detector(bundle, detector.forecaster, rules)
 
 
 def check_golden(detector: Detector) -> None:

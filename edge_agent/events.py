@@ -1,4 +1,4 @@
-"""Alarm events and the agent's status as JSON payloads; their schemas stand in `edge_agent/schemas`.
+"""Alarm events, data-quality events and the agent's status as JSON payloads, by the schemas in `edge_agent/schemas`.
 
 Ids are derived from what happened, so the same alarm has the same ids live and replayed.
 """
@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from edge_agent.contract.types import AlarmEvent, SensorShare
+from edge_agent.contract.types import AlarmEvent, QualityEvent, SensorQuality, SensorShare
 from edge_agent.version import VERSION
 
 EVENT_SCHEMA = "forewarn.event/1"
+QUALITY_KIND = "data_quality"
 STATUS_SCHEMA = "forewarn.status/1"
 _NAMESPACE = uuid.UUID("6f6c7c1e-5a0e-5f0e-9d35-0f0a3b7c2b11")
 
@@ -50,13 +51,26 @@ def _sensor(share: SensorShare) -> dict[str, Any]:
     }
 
 
+def dead_sensor(one: SensorQuality) -> dict[str, Any]:
+    """Return what is wrong with one sensor as it stands in payloads."""
+    conversion = one.conversion
+    return {
+        "name": one.name,
+        "unit": one.unit,
+        "reason": one.reason,
+        "since": rfc3339(one.since),
+        "value": _number(one.value),
+        "conversion": None if conversion is None else asdict(conversion),
+    }
+
+
 def to_json(payload: dict[str, Any]) -> bytes:
     """Return the payload as UTF-8 JSON without blanks."""
     return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 class EventWriter:
-    """Turns alarm events into payloads, numbering the events of each alarm.
+    """Turns events into payloads, numbering the events of each alarm and of each time of bad data.
 
     Args:
         bundle: the bundle that raised them.
@@ -100,12 +114,39 @@ class EventWriter:
             "replayed": self._replayed,
         }
 
-    def _next(self, alarm_id: str, kind: str) -> int:
-        sequence = self._sequences.get(alarm_id, 0) + 1
-        if kind == "end":
-            self._sequences.pop(alarm_id, None)
+    def write_quality(self, event: QualityEvent, asset: str) -> dict[str, Any]:
+        """Return the payload of one data-quality event.
+
+        Args:
+            event: times in seconds since the epoch.
+            asset: the asset's id.
+        """
+        episode = f"{self._bundle.sha256}|{asset}|{QUALITY_KIND}|{event.start_time!r}"
+        episode_id = str(uuid.uuid5(_NAMESPACE, episode))
+        sequence = self._next(episode_id, event.phase)
+        return {
+            "schema": EVENT_SCHEMA,
+            "event_id": str(uuid.uuid5(_NAMESPACE, f"{episode_id}|{sequence}|{event.phase}|{event.time!r}")),
+            "episode_id": episode_id,
+            "sequence": sequence,
+            "kind": QUALITY_KIND,
+            "phase": event.phase,
+            "asset": asset,
+            "time": rfc3339(event.time),
+            "time_epoch": float(event.time),
+            "start_time": rfc3339(event.start_time),
+            "duration_seconds": max(float(event.time - event.start_time), 0.0),
+            "sensors": [dead_sensor(one) for one in event.sensors],
+            "bundle": asdict(self._bundle),
+            "replayed": self._replayed,
+        }
+
+    def _next(self, series_id: str, phase: str) -> int:
+        sequence = self._sequences.get(series_id, 0) + 1
+        if phase == "end":
+            self._sequences.pop(series_id, None)
         else:
-            self._sequences[alarm_id] = sequence
+            self._sequences[series_id] = sequence
         return sequence
 
 

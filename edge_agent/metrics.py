@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, ex
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from edge_agent.board import AssetBoard, BoardState
+from edge_agent.board import REASONS, AssetBoard, BoardState
 from edge_agent.contract.types import Float32, Float64
 from edge_agent.events import BundleIdentity
 from edge_agent.version import VERSION
@@ -87,6 +87,7 @@ class AgentMetrics:
         board: what is known of each asset.
         assets: their ids by row; may grow.
         rejected: gives the counts of the pipeline's own rejections, by reason.
+        quality: gives what the pipeline found wrong with the readings, by reason.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class AgentMetrics:
         board: AssetBoard,
         assets: Sequence[str],
         rejected: Callable[[], dict[str, int]],
+        quality: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self._registry = CollectorRegistry()
         self._latency = Histogram(
@@ -105,7 +107,7 @@ class AgentMetrics:
             registry=self._registry,
         )
         ProcessCollector(registry=self._registry)
-        self._registry.register(_AgentCollector(facts, tally, rejected))
+        self._registry.register(_AgentCollector(facts, tally, rejected, quality))
         self._registry.register(_AssetCollector(facts, board, assets))
 
     def observe_latency(self, seconds: float) -> None:
@@ -141,10 +143,17 @@ def _by_reason(name: str, text: str, counts: dict[str, int]) -> Family:
 class _AgentCollector(Collector):
     """The agent as a whole."""
 
-    def __init__(self, facts: Facts, tally: Tally, rejected: Callable[[], dict[str, int]]) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        tally: Tally,
+        rejected: Callable[[], dict[str, int]],
+        quality: Callable[[], dict[str, int]],
+    ) -> None:
         self._facts = facts
         self._tally = tally
         self._rejected = rejected
+        self._quality = quality
 
     def collect(self) -> Iterator[Family]:
         yield from self._identity()
@@ -182,6 +191,9 @@ class _AgentCollector(Collector):
         yield _counter("messages_received", "Messages with readings.", tally.messages)
         yield _counter("readings_received", "Readings, the unusable ones included.", tally.readings)
         yield _by_reason("readings_rejected", "Readings not used, by reason.", rejected)
+        yield _by_reason(
+            "data_quality_events", "What was wrong with readings, used or not, by reason.", self._quality()
+        )
         yield _counter("samples_scored", "Samples with a score.", tally.scored)
         yield _by_reason("samples_unscored", "Samples without a score, by reason.", dict(tally.unscored))
         yield _gauge("last_reading_timestamp_seconds", "When a reading last arrived.", tally.last_reading)
@@ -216,8 +228,11 @@ class _AssetCollector(Collector):
             self._board.not_scoring(self._facts.grace_seconds),
         )
         yield _gauge(
-            "asset_series_dropped", "Series not shown because of the cap.", (known - len(names)) * per_asset
+            "asset_series_dropped",
+            "Series not shown because of the cap.",
+            (known - len(names)) * per_asset + self._board.dead_series(len(names)),
         )
+        yield self._dead(names, state)
         yield from self._per_asset(names, state)
         yield self._per_sensor("value", "The last reading.", names, state.value)
         yield self._per_sensor("expected", "The last forecast.", names, state.expected)
@@ -234,6 +249,19 @@ class _AssetCollector(Collector):
             for asset, value in zip(names, values.tolist(), strict=True):
                 family.add_metric([asset], value)
             yield family
+
+    def _dead(self, names: list[str], state: BoardState) -> Family:
+        """Return one series for each sensor that cannot be used; an empty sensor is the whole asset."""
+        family = GaugeMetricFamily(
+            "forewarn_data_quality_active",
+            "1 while readings of the sensor cannot be used; without a sensor, those of the asset.",
+            labels=["asset", "sensor", "reason"],
+        )
+        sensors = (*self._facts.sensors, "")
+        for asset, sensor in zip(*np.nonzero(state.quality), strict=True):
+            reason = REASONS[state.quality[asset, sensor] - 1]
+            family.add_metric([names[asset], sensors[sensor], reason], 1.0)
+        return family
 
     def _per_sensor(self, name: str, text: str, names: list[str], values: Float32) -> Family:
         family = GaugeMetricFamily(f"forewarn_asset_sensor_{name}", text, labels=["asset", "sensor"])

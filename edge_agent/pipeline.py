@@ -1,4 +1,7 @@
-"""Gate, grid and detector in a row: the one path that the live agent and the replay both drive."""
+"""Gate, grid and detector in a row: the one path that the live agent and the replay both drive.
+
+The gate here judges readings one by one; the one inside the detector judges what sensors say over time.
+"""
 
 import numpy as np
 
@@ -57,11 +60,15 @@ class Pipeline:
             rows: in order of arrival.
             now: the agent's clock, seconds since the epoch.
         """
-        return self._score(self.grid.push(self.gate.check(rows, now), now))
+        checked = self.gate.check(rows, now)
+        self.detector.hear(checked.asset, now)
+        return self._score(self.grid.push(checked, now))
 
     def advance(self, now: float) -> Outcomes:
-        """Close ticks that have waited long enough by the agent's clock."""
-        return self._score(self.grid.advance(now))
+        """Close ticks that have waited long enough by the agent's clock, and miss the assets that fell silent."""
+        outcomes = self._score(self.grid.advance(now))
+        outcomes.quality.extend(self.detector.advance(now))
+        return outcomes
 
     def flush(self) -> Outcomes:
         """Close every open tick, as at the end of a file."""
@@ -71,6 +78,16 @@ class Pipeline:
     def rejected(self) -> dict[str, int]:
         """Return how many readings were not used, by reason."""
         return {**self.gate.rejected, "late": self.grid.late, "duplicate": self.grid.duplicate}
+
+    @property
+    def quality(self) -> dict[str, int]:
+        """Return what the gates and the grid found wrong with the readings, by reason; used or not."""
+        grid = {
+            "late": self.grid.late,
+            "duplicate": self.grid.duplicate,
+            "out_of_order": self.grid.out_of_order,
+        }
+        return {**self.detector.gate.found, **grid, "future": self.gate.rejected["future"]}
 
     def _score(self, samples: Samples) -> Outcomes:
         if not len(samples):

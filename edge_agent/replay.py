@@ -1,4 +1,4 @@
-"""A file through the very pipeline of the live agent: the alarms it would have raised."""
+"""A file through the very pipeline of the live agent: the alarms and the data-quality events it would have raised."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.types import AlarmEvent, Outcomes, Rows
-from edge_agent.events import rfc3339
+from edge_agent.contract.types import AlarmEvent, Outcomes, QualityEvent, Rows
+from edge_agent.events import dead_sensor, rfc3339
 from edge_agent.history import History, align_columns
 from edge_agent.pipeline import Pipeline
 
@@ -52,13 +52,34 @@ class ReplayedAlarm:
 
 
 @dataclass
+class ReplayedQuality:
+    """One time of bad data from start to end, with all that was wrong in it; `end` is None while it is open."""
+
+    asset: str
+    start: float
+    sensors: dict[tuple[str | None, str], dict[str, Any]] = field(default_factory=dict)
+    end: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return it as the JSON record that `replay --json` prints."""
+        return {
+            "asset": self.asset,
+            "start": rfc3339(self.start),
+            "end": None if self.end is None else rfc3339(self.end),
+            "sensors": list(self.sensors.values()),
+        }
+
+
+@dataclass
 class ReplayResult:
     """What a replay found."""
 
     alarms: list[ReplayedAlarm] = field(default_factory=list)
+    quality: list[ReplayedQuality] = field(default_factory=list)
     samples: int = 0
     scored: int = 0
     open_at_end: dict[int, ReplayedAlarm] = field(default_factory=dict)
+    bad_at_end: dict[int, ReplayedQuality] = field(default_factory=dict)
 
     def take(self, event: AlarmEvent, asset: str) -> None:
         """Add an event to the alarm that it belongs to."""
@@ -71,6 +92,18 @@ class ReplayResult:
         if event.kind == "end":
             alarm.end = event
             del self.open_at_end[event.asset]
+
+    def take_quality(self, event: QualityEvent, asset: str) -> None:
+        """Add an event to the time of bad data that it belongs to."""
+        if event.phase == "start":
+            self.bad_at_end[event.asset] = ReplayedQuality(asset, event.start_time)
+            self.quality.append(self.bad_at_end[event.asset])
+        bad = self.bad_at_end[event.asset]
+        for one in event.sensors:
+            bad.sensors.setdefault((one.name, one.reason), dead_sensor(one))
+        if event.phase == "end":
+            bad.end = event.time
+            del self.bad_at_end[event.asset]
 
 
 def replay(
@@ -104,6 +137,8 @@ def _take(result: ReplayResult, pipeline: Pipeline, outcomes: Outcomes) -> None:
     result.scored += int(np.isfinite(outcomes.score).sum())
     for event in outcomes.events:
         result.take(event, pipeline.assets[event.asset])
+    for found in outcomes.quality:
+        result.take_quality(found, pipeline.assets[found.asset])
 
 
 def _finite(number: float | None) -> float | None:

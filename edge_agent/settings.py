@@ -4,6 +4,7 @@ Nested keys of the environment are joined with two underscores: `FOREWARN_MQTT__
 never a setting; it is read from a file, by preference a systemd credential.
 """
 
+import math
 import os
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edge_agent.contract.errors import ConfigurationError
+from edge_agent.contract.sensor_gate import QualityRules
 from edge_agent.topics import compile_template
 
 ENVIRONMENT_PREFIX = "FOREWARN_"
@@ -151,9 +153,24 @@ class GridSettings(_Section):
 
 
 class QualitySettings(_Section):
-    """What the gate lets through."""
+    """What the gates let through."""
 
     max_future_seconds: float = Field(default=60.0, ge=0)
+    stale_ticks: int = Field(default=10, ge=1)
+    stale_seconds: float = Field(default=60.0, ge=0)
+    ranges: dict[str, tuple[float, float]] = {}
+
+    @model_validator(mode="after")
+    def _ranges_hold_something(self) -> "QualitySettings":
+        for name, (low, high) in self.ranges.items():
+            if not (low < high and math.isfinite(low) and math.isfinite(high)):
+                raise ValueError(f"ranges: {name}: must be two numbers, the lower first")
+        return self
+
+    @property
+    def rules(self) -> QualityRules:
+        """Return what the detector's gate is told."""
+        return QualityRules(self.stale_ticks, self.stale_seconds, self.ranges)
 
 
 class MetricsSettings(_Section):

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from edge_agent.agent import Agent, open_agent
+from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Float32
 from edge_agent.mqtt import ReceivedMessage
 from edge_agent.settings import Settings
@@ -131,6 +132,39 @@ def test_fault_becomes_an_alarm(broker: Broker, bundle: Path) -> None:
     with Listener(broker.port, f"{ROOT}/alarm/+", f"{ROOT}/status") as late:
         late.wait_for(f"{ROOT}/alarm/p1", b'"kind"')
         late.wait_for(f"{ROOT}/status", b'"stopped"')
+
+
+def test_dead_sensor_is_data_quality_and_no_alarm(broker: Broker, bundle: Path) -> None:
+    """A sensor that sends nonsense is an event of its own kind and a series, until it is back; no alarm is raised."""
+    values = normal_values(160, 5)
+    values[60:120, 1] = -9999.0
+    series = 'forewarn_data_quality_active{asset="p1",reason="out_of_range",sensor="pressure"}'
+    schema = json.loads((SCHEMAS / "event.json").read_text(encoding="utf-8"))
+    with Listener(broker.port, f"{ROOT}/#") as listener, _running(_settings(bundle, broker.port)) as agent:
+        _wait_until_ready(agent, listener)
+        _publish(listener, "p1", values[:100])
+        start = json.loads(listener.wait_for(f"{ROOT}/event/p1", b'"data_quality"'))
+        _wait_for_metric(agent, series, 1)
+        _publish(listener, "p1", values[100:], 100)
+        end = json.loads(listener.wait_for(f"{ROOT}/event/p1", b'"phase":"end"'))
+        for event in (start, end):
+            jsonschema.validate(event, schema)
+            assert [(one["name"], one["reason"]) for one in event["sensors"]] == [
+                ("pressure", "out_of_range")
+            ]
+        assert (start["phase"], start["time_epoch"], end["time_epoch"]) == ("start", START + 62, START + 124)
+        assert start["episode_id"] == end["episode_id"]
+        _wait_for_metric(agent, "forewarn_samples_scored_total", 150)
+        assert np.isnan(_metric(agent, series))
+        assert _metric(agent, 'forewarn_data_quality_events_total{reason="out_of_range"}') == 1
+        assert not any(topic.startswith(f"{ROOT}/alarm/") for topic, _, _ in listener.heard)
+
+
+def test_a_range_for_an_unknown_sensor_stops_the_start(bundle: Path) -> None:
+    """A configured range names a sensor of the bundle, or the start fails with the key and the name."""
+    settings = _settings(bundle, 1, quality={"ranges": {"level": [0.0, 1.0]}})
+    with pytest.raises(ConfigurationError, match=r"quality\.ranges: level: is no sensor of the bundle"):
+        open_agent(settings)
 
 
 def test_end_clears_the_retained_alarm(broker: Broker, bundle: Path) -> None:

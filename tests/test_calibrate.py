@@ -9,7 +9,7 @@ from edge_agent.contract.types import Samples
 from edge_agent.detector import open_detector
 from tests.small_bundle import make_small_bundle, normal_values
 from trainer import calibrate
-from trainer.calibrate import measure
+from trainer.calibrate import CalibrationHistory, measure
 
 ROWS = 8000
 
@@ -31,3 +31,26 @@ def test_lanes_measure_what_one_stream_does(tmp_path: Path, monkeypatch: pytest.
         assert np.array_equal(np.isnan(expected), np.isnan(found))
         assert np.isfinite(expected).any()
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("stream_rows", [50_000, 1000], ids=["one stream", "lanes"])
+def test_what_the_gate_masks_teaches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream_rows: int
+) -> None:
+    """Impossible readings in a history widen no range: the model that is learnt is that of a history without them."""
+    monkeypatch.setattr(calibrate, "STREAM_ROWS", stream_rows)
+    bundle = make_small_bundle(tmp_path / "bundle")
+    rows = np.arange(ROWS)
+    values = normal_values(ROWS, 3)
+    clean, wild = values.copy(), values.copy()
+    clean[4000:4020, 0], wild[4000:4020, 0] = np.nan, -9999.0
+    clean[4020:4024, 0] = np.nan  # until its fifth good reading a dead sensor is not believed
+    found, expected = (
+        calibrate.calibrate(
+            bundle, CalibrationHistory(Samples(np.zeros(ROWS, np.int64), rows, table), rows >= 3000), 1.0
+        )
+        for table in (wild, clean)
+    )
+    np.testing.assert_allclose(found.scoring.low, expected.scoring.low)
+    np.testing.assert_allclose(found.scoring.level_scale, expected.scoring.level_scale, rtol=1e-6)
+    assert found.threshold.value == pytest.approx(expected.threshold.value, rel=1e-6)

@@ -117,6 +117,13 @@ def test_the_end_of_an_alarm_is_one_line() -> None:
     assert line.endswith("after 04:19, peak score 1.68")
 
 
+def test_a_dead_sensor_is_one_line_and_no_alarm() -> None:
+    """A data-quality event names the sensor and the reason, and a silent asset as a whole."""
+    sensors = [{"name": "flow_m3h", "reason": "frozen"}, {"name": None, "reason": "silent"}]
+    (line,) = event_lines(_event(kind="data_quality", phase="start", sensors=sensors))
+    assert line.startswith("data quality, start: pump-1, flow_m3h frozen, the whole asset silent, at ")
+
+
 def test_the_verdict_compares_the_alarm_with_the_truth() -> None:
     """The verdict tells the delay, and whether the sensor blamed most is one that the fault moves."""
     begun = _event()["time_epoch"] - 64.0

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from edge_agent.contract.errors import HistoryError
+from trainer.affiliation import affiliation_figures
 from trainer.detection_metrics import (
     LABEL_FREE_KEYS,
     LABEL_KEYS,
@@ -15,6 +17,12 @@ from trainer.detection_metrics import (
     detection_metrics,
     forecast_skill,
 )
+from trainer.scored_rows import asset_breaks, scored_rows
+from trainer.volume_metrics import volume_figures
+
+SEQUENCE_KEYS = [
+    key for key in LABEL_KEYS if key.startswith(("range_", "affiliation_", "vus_", "corrected_"))
+]
 
 #        rows: 0  1  2  3  4  5  6  7  8  9
 LABEL = np.array([0, 0, 0, 1, 1, 1, 0, 0, 1, 0], np.int8)
@@ -53,7 +61,66 @@ def test_ranking_figures_are_those_counted_by_hand() -> None:
     assert figures["roc_auc"] == pytest.approx(20 / 24)
     # Ranked: 2.0+ 1.5+ 1.2 1.1 .5+ .4+
     assert figures["average_precision"] == pytest.approx((1 / 1 + 2 / 2 + 3 / 5 + 4 / 6) / 4)
-    assert figures["vus_pr"] is None
+
+
+def test_figures_of_sequences_are_those_of_their_own_files() -> None:
+    """Ranges, zones, corrected events and volumes are measured on the same rows, counted by hand where they are few."""
+    figures = detection_metrics(TIME, SCORE, ALARM, LABEL, 60.0)
+    assert figures["range_recall"] == pytest.approx((2 / 3 + 0) / 2)
+    assert figures["range_precision"] == pytest.approx((0 + 2 / 3) / 2)
+    assert figures["range_f1"] == pytest.approx(1 / 3)
+    assert figures["corrected_event_f05"] == pytest.approx(1.25 * (1 / 3 * 1 / 2) / (0.25 * 1 / 3 + 1 / 2))
+    rows = scored_rows(SCORE, ALARM, LABEL > 0, asset_breaks(None, 10))
+    assert {key: figures[key] for key in affiliation_figures(rows)} == affiliation_figures(rows)
+    assert {key: figures[key] for key in volume_figures(rows)} == volume_figures(rows, longest=2)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([np.nan, -1.0, 0.0, 0.5, 1.5, 2.0]), st.integers(0, 1)),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_ranking_figures_are_those_of_scikit_learn(rows: list[tuple[float, int]]) -> None:
+    """Average precision and ROC AUC are scikit-learn's over the scored rows, whatever ties there are."""
+    score, label = np.array([row[0] for row in rows]), np.array([row[1] for row in rows], np.int8)
+    known = ~np.isnan(score)
+    assume(len(set(label[known].tolist())) == 2)
+    figures = detection_metrics(np.arange(len(rows), dtype=np.float64), score, score > 1, label, 60.0)
+    assert figures["average_precision"] == pytest.approx(average_precision_score(label[known], score[known]))
+    assert figures["roc_auc"] == pytest.approx(roc_auc_score(label[known], score[known]))
+
+
+def test_an_infinite_score_ranks_first() -> None:
+    """A score without bound is larger than any other, and the ranking figures stay defined."""
+    score = np.where(SCORE == 2.0, np.inf, SCORE)
+    assert detection_metrics(TIME, score, ALARM, LABEL, 60.0) == detection_metrics(
+        TIME, SCORE, ALARM, LABEL, 60.0
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 0.5, 1.5]), st.booleans(), st.integers(0, 1)), min_size=1, max_size=20
+    ),
+    st.integers(0, 5),
+)
+def test_sequences_do_not_depend_on_when_they_begin(
+    rows: list[tuple[float, bool, int]], warming_up: int
+) -> None:
+    """Later by a day, or after more rows without a score, the figures of sequences are the same."""
+    found = []
+    for unscored, start in ((0, 1000.0), (warming_up, 87400.0)):
+        score = np.array([np.nan] * unscored + [row[0] for row in rows])
+        alarm = np.array([False] * unscored + [row[1] for row in rows])
+        label = np.array([1] * unscored + [row[2] for row in rows], np.int8)
+        time = start + 60.0 * np.arange(len(score), dtype=np.float64)
+        figures = detection_metrics(time, score, alarm, label, 60.0)
+        found.append({key: figures[key] for key in SEQUENCE_KEYS})
+    assert found[0] == pytest.approx(found[1])
 
 
 def test_an_unscored_fault_is_missed_and_unscored_time_is_no_quiet_time() -> None:

@@ -1,6 +1,7 @@
 """Laws of the detector, on a real bundle: how samples are fed changes nothing."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import BundleError
-from edge_agent.contract.types import AlarmEvent, Outcomes, Samples
-from edge_agent.detector import Detector, DetectorState, load_detector
+from edge_agent.contract.types import AlarmEvent, Outcomes, QualityEvent, Samples
+from edge_agent.detector import Detector, DetectorState, load_detector, open_detector
 from tests.tiny_machine import (
+    SENSORS,
     START,
     TINY_BUNDLE,
     WINDOW,
@@ -27,8 +29,9 @@ GAP = 10
 
 
 def _fleet() -> Samples:
-    """Return three assets whose samples come mixed; one is faulty, one misses cells and ticks."""
+    """Return three assets whose samples come mixed: one faulty, one with missing cells and ticks and a dead sensor."""
     holed = normal_values(COUNT, 3)
+    holed[40:60, 1] = -9999.0
     holed[np.random.default_rng(0).random(holed.shape) < 0.2] = np.nan
     sparse = samples_of(holed, 2)
     kept = np.flatnonzero(np.isfinite(holed).any(axis=1) & (np.arange(COUNT) % 7 != 3))
@@ -41,7 +44,8 @@ def _fed(detector: Detector, parts: Iterable[Samples]) -> Outcomes:
     done = [detector.process(part) for part in parts]
     names = ("asset", "tick", "time", "score", "statistic", "alarm", "forecast")
     joined = {name: np.concatenate([getattr(one, name) for one in done]) for name in names}
-    return Outcomes(**joined, events=[event for one in done for event in one.events])
+    events = [event for one in done for event in one.events]
+    return Outcomes(**joined, events=events, quality=[event for one in done for event in one.quality])
 
 
 def _by_asset(events: list[AlarmEvent]) -> list[tuple[int, int, str, float, float, str]]:
@@ -59,6 +63,11 @@ def _assert_same(found: Outcomes, expected: Outcomes) -> None:
     for name in ("score", "statistic", "forecast"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-6)
     assert _by_asset(found.events) == _by_asset(expected.events)
+    assert sorted(found.quality, key=_place) == sorted(expected.quality, key=_place)
+
+
+def _place(event: QualityEvent) -> tuple[int, float, str]:
+    return event.asset, event.time, event.phase
 
 
 @pytest.fixture(params=["step", "window"])
@@ -75,6 +84,7 @@ def test_batches_equal_one_by_one(mode: str, size: int) -> None:
     parts = [pick(samples, slice(at, at + size)) for at in range(0, len(samples), size)]
     found = _fed(load_detector(TINY_BUNDLE, mode), parts)
     assert {event.kind for event in expected.events} >= {"start", "end"}
+    assert [event.phase for event in expected.quality] == ["start", "end"]
     _assert_same(found, expected)
 
 
@@ -104,6 +114,7 @@ def test_a_restart_changes_nothing(cut: int) -> None:
     late = after.process(second)
     np.testing.assert_array_equal(np.r_[early.statistic, late.statistic], expected.statistic)
     assert [*early.events, *late.events] == expected.events
+    assert [*early.quality, *late.quality] == expected.quality
 
 
 def test_a_state_that_is_no_state_is_refused() -> None:
@@ -270,3 +281,54 @@ def test_a_sensor_that_dies_out_of_range_does_not_alarm_for_ever(mode: str) -> N
     events = load_detector(TINY_BUNDLE, mode).process(samples_of(values)).events
     assert [event.kind for event in events if event.kind != "update"] == ["start", "end"]
     assert events[0].sensors[0].name == "flow"
+
+
+def _dying(sensor: int, faulty: bool) -> Samples:
+    """Return 300 samples in which one sensor freezes from 100 to 220, with or without a fault of the next one."""
+    values = faulty_values(300, 150, 200, (sensor + 1) % 3, seed=3) if faulty else normal_values(300, 3)
+    values[100:220, sensor] = values[99, sensor]
+    return samples_of(values)
+
+
+def _that_knows_holds(mode: str) -> Detector:
+    bundle = load_detector(TINY_BUNDLE, mode).bundle
+    sensors = tuple(replace(one, longest_hold=2) for one in bundle.manifest.sensors)
+    return open_detector(replace(bundle, manifest=replace(bundle.manifest, sensors=sensors)), mode)
+
+
+@pytest.mark.parametrize("sensor", [0, 1, 2])
+def test_a_dead_sensor_is_data_quality_and_no_alarm(mode: str, sensor: int) -> None:
+    """A frozen sensor is reported as such, and from then on the machine is scored without it and without an alarm."""
+    detector = _that_knows_holds(mode)
+    outcomes = detector.process(_dying(sensor, faulty=False))
+    name = detector.bundle.manifest.sensor_names[sensor]
+    assert [(event.phase, [one.name for one in event.sensors]) for event in outcomes.quality] == [
+        ("start", [name]),
+        ("end", [name]),
+    ]
+    dead = slice(120, 220)
+    assert np.isfinite(outcomes.score[dead]).all()
+    assert not outcomes.alarm[dead].any()
+    assert not outcomes.events
+
+
+@pytest.mark.parametrize("sensor", [0, 1, 2])
+def test_a_dead_sensor_hides_no_alarm(mode: str, sensor: int) -> None:
+    """A fault of another sensor while one is dead is found and named, and the dead one is not blamed."""
+    outcomes = _that_knows_holds(mode).process(_dying(sensor, faulty=True))
+    starts = [event for event in outcomes.events if event.kind == "start"]
+    assert [event.sensors[0].name for event in starts] == [SENSORS[(sensor + 1) % 3]]
+    assert START + 150 <= starts[0].onset_time < START + 200
+    shares = {one.name: one.share for one in starts[0].sensors}
+    assert shares[SENSORS[sensor]] < 0.05
+
+
+def test_calibration_measures_what_the_gate_lets_through(mode: str) -> None:
+    """`measure` masks as `process` does: impossible readings change no statistic by more than their absence does."""
+    wild = normal_values(120, 4)
+    absent = wild.copy()
+    wild[60:80, 0], absent[60:85, 0] = -9999.0, np.nan
+    wild[80:84, 0] = normal_values(120, 4)[80:84, 0]
+    _, found = load_detector(TINY_BUNDLE, mode).measure(samples_of(wild))
+    _, expected = load_detector(TINY_BUNDLE, mode).measure(samples_of(absent))
+    np.testing.assert_array_equal(found[:84], expected[:84])

@@ -314,6 +314,22 @@ def test_replay_json_is_one_object_with_the_alarms(history: Path, capsys: pytest
     assert event["sensors"][0]["name"] == "pressure"
 
 
+def test_replay_tells_bad_data_from_alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sensor that sends nonsense is a line and a record of its own, with reason and times, and no alarm."""
+    rows = table(200)
+    for row in range(51, 71):
+        rows[row][2] = "-9999"
+    path = _written(tmp_path / "wild.csv", text(rows))
+    record = run(main, capsys, *REPLAY, path, "--json").record()
+    (bad,) = record["data_quality"]
+    assert record["events"] == []
+    assert [(one["name"], one["reason"]) for one in bad["sensors"]] == [("temperature", "out_of_range")]
+    assert bad["start"] < bad["end"]
+    assert record["data_quality_counts"]["out_of_range"] == 1
+    said = run(main, capsys, *REPLAY, path)
+    assert any("data quality: temperature out_of_range since" in line for line in said.out.splitlines())
+
+
 def test_replay_speaks_to_a_person_in_units(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without `--json` each alarm is a line with its times, its severity and readings in their units."""
     said = run(main, capsys, *REPLAY, history)

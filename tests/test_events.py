@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edge_agent.contract.types import AlarmEvent, SensorShare
+from edge_agent.contract.types import AlarmEvent, Conversion, QualityEvent, SensorQuality, SensorShare
 from edge_agent.events import BundleIdentity, EventWriter, rfc3339, status_payload, to_json
 
 SCHEMAS = Path(__file__).parent.parent / "edge_agent" / "schemas"
@@ -32,6 +32,14 @@ EVENT = AlarmEvent(
     ),
 )
 
+SILENT = SensorQuality(-1, None, "", "silent", 1_700_000_000.0, None)
+DEAD = (
+    SensorQuality(0, "bearing", "°C", "frozen", 1_700_000_000.0, 71.0),
+    SensorQuality(1, "flow", "m³/h", "unit_jump", 1_700_000_000.0, math.inf, Conversion("×10", 10.0)),
+    SensorQuality(2, "speed", "", "stale", 1_700_000_000.0, None),
+    SensorQuality(3, "power", "kW", "out_of_range", 1_700_000_000.0, -9999.0),
+)
+
 
 def _schema(name: str) -> dict[str, Any]:
     schema: dict[str, Any] = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
@@ -44,6 +52,34 @@ def test_event_holds_to_its_schema(kind: str, score: float) -> None:
     """Every kind of event is valid JSON by its schema, whatever its numbers are."""
     payload = EventWriter(BUNDLE).write(replace(EVENT, kind=kind, score=score), "pump/1")
     jsonschema.validate(json.loads(to_json(payload)), _schema("event"), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("phase", ["start", "update", "end"])
+@pytest.mark.parametrize("sensors", [(SILENT,), DEAD, (SILENT, *DEAD)])
+def test_data_quality_holds_to_its_schema(phase: str, sensors: tuple[SensorQuality, ...]) -> None:
+    """Every data-quality event is valid by the schema of its topic, and is no alarm by it."""
+    event = QualityEvent(phase, 0, 1_700_000_060.0, 1_700_000_020.0, sensors)
+    payload = json.loads(to_json(EventWriter(BUNDLE).write_quality(event, "pump/1")))
+    schema = _schema("event")
+    jsonschema.validate(payload, schema, jsonschema.Draft202012Validator)
+    assert payload["duration_seconds"] == 40.0
+    alarm = {**schema, "oneOf": [{"$ref": "#/$defs/alarm"}]}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(payload, alarm, jsonschema.Draft202012Validator)
+
+
+def test_events_of_one_time_of_bad_data_share_an_id() -> None:
+    """Start, updates and end count from 1 under one id, live as replayed; what begins later has another."""
+    writer = EventWriter(BUNDLE, replayed=True)
+    phases = ("start", "update", "end")
+    events = [QualityEvent(phase, 0, 100.0 + at, 100.0, DEAD) for at, phase in enumerate(phases)]
+    payloads = [writer.write_quality(event, "a") for event in events]
+    assert [payload["sequence"] for payload in payloads] == [1, 2, 3]
+    later = writer.write_quality(QualityEvent("start", 0, 200.0, 200.0, DEAD), "a")
+    assert len({payload["episode_id"] for payload in payloads}) == 1
+    assert later["episode_id"] != payloads[0]["episode_id"]
+    live = EventWriter(BUNDLE).write_quality(events[0], "a")
+    assert live["event_id"] == payloads[0]["event_id"]
 
 
 @pytest.mark.parametrize("state", ["online", "offline", "stopped"])

@@ -156,6 +156,15 @@ def test_a_reading_of_a_closed_tick_is_counted_late() -> None:
     assert len(grid.flush()) == 0
 
 
+def test_readings_out_of_order_are_counted_and_used() -> None:
+    """A reading after those of a later tick, but not late, fills its cell and is counted out of order."""
+    grid = _grid(2, lateness=2)
+    rows = [(0, 10.0, [1.0, NAN]), (0, 12.0, [2.0, NAN]), (1, 5.0, [1.0, NAN]), (0, 11.0, [3.0, NAN])]
+    grid.push(_rows(rows), 0.0)
+    grid.push(_rows([(0, 12.1, [NAN, 1.0])]), 0.0)
+    assert (grid.out_of_order, grid.late, len(grid.flush())) == (1, 0, 4)
+
+
 def test_the_later_time_wins_a_cell_and_then_the_later_arrival() -> None:
     """Of two readings of a cell the later stamp wins; with equal stamps the later arrival does."""
     grid = _grid(2)

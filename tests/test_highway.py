@@ -44,7 +44,7 @@ def test_ewma_matrix_is_the_recurrence() -> None:
 def test_fit_equals_the_textbook_solution() -> None:
     """The blockwise closed form is ridge regression over all rows beyond the warm-up."""
     values = plant(900)
-    phi, target = regressors(values)[60:-1], values[61:].astype(np.float64)
+    phi, target = regressors(values)[:-1], values[1:].astype(np.float64)
     penalty = np.diag([1e-3 * len(phi)] * 6 + [0.0])
     expected = np.linalg.solve(phi.T @ phi + penalty, phi.T @ target)
     assert np.allclose(fit_highway(whole(values), ridge=1e-3), expected, atol=1e-4)
@@ -68,7 +68,7 @@ def test_missing_targets_do_not_count() -> None:
 
 
 def test_short_history_still_gives_a_highway() -> None:
-    """With fewer rows than the warm-up, the warm-up is let in; two horizons double the columns."""
+    """A history of a few dozen rows is enough; two horizons double the columns."""
     assert fit_highway(whole(plant(40)), horizons=2).shape == (7, 4)
 
 
@@ -78,14 +78,14 @@ def test_one_sample_is_refused() -> None:
         fit_highway(whole(plant(1)))
 
 
-def test_long_gaps_split_and_short_gaps_are_masked_and_held() -> None:
-    """A jump over the limit begins a segment; a smaller one becomes masked rows holding the last value."""
+def test_long_gaps_split_short_gaps_do_not_and_missing_cells_are_held() -> None:
+    """A jump over the limit begins a segment, a smaller one adds no row; a missing cell holds the last value."""
     ticks: Int64 = np.array([10, 11, 13, 90, 91])
     values = np.array([[2.0], [4.0], [np.nan], [np.nan], [6.0]], np.float32)
     segments = build_segments(ticks, values, np.array([2.0]), np.array([2.0]), max_gap_ticks=3)
-    assert segments.values.ravel().tolist() == [0, 1, 1, 1, 0, 2]
-    assert segments.missing.ravel().tolist() == [False, False, True, True, True, False]
-    assert list(segments.bounds()) == [(0, 4), (4, 6)]
+    assert segments.values.ravel().tolist() == [0, 1, 1, 0, 2]
+    assert segments.missing.ravel().tolist() == [False, False, True, True, False]
+    assert list(segments.bounds()) == [(0, 3), (3, 5)]
 
 
 def test_rows_of_segments_keep_the_splits_inside() -> None:

@@ -192,6 +192,8 @@ def test_evaluate_prints_every_promised_figure(machine: Machine, tmp_path: Path)
     )
     assert set(promised.split()) <= set(figures)
     assert figures["event_recall"] == 1.0
+    sequences = "vus_pr vus_roc range_f1 affiliation_f1 corrected_event_f05"
+    assert all(0 < figures[key] <= 1 for key in sequences.split())
     rows = list(csv.DictReader(scores.open(encoding="utf-8")))
     assert len(rows) == figures["samples"]
     assert set(rows[0]) == {"time", "asset", "score", "alarm"}

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.board import AssetBoard
 from edge_agent.contract.errors import ConfigurationError
-from edge_agent.contract.types import Outcomes, Rows
+from edge_agent.contract.types import Outcomes, QualityEvent, Rows, SensorQuality
 from edge_agent.events import BundleIdentity
 from edge_agent.metrics import CONTENT_TYPE, AgentMetrics, Facts, Tally
 from edge_agent.web import Pages, WebServer
@@ -38,19 +38,28 @@ def _rows(asset: int, flow: float, pressure: float = float("nan")) -> Rows:
     return Rows(np.array([asset]), np.array([50.0]), np.array([[flow, pressure]], np.float32))
 
 
+def _dead(asset: int, phase: str = "start") -> QualityEvent:
+    """Return the event of a frozen pressure in a silent asset."""
+    frozen = SensorQuality(1, "pressure", "bar", "frozen", 40.0, 7.0)
+    return QualityEvent(phase, asset, 50.0, 50.0, (SensorQuality(-1, None, "", "silent", 40.0, None), frozen))
+
+
 def _series(text: str) -> dict[str, float]:
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
 def _metrics(board: AssetBoard, assets: list[str], tally: Tally | None = None) -> AgentMetrics:
-    return AgentMetrics(FACTS, tally or Tally(), board, assets, lambda: {"late": 2})
+    return AgentMetrics(
+        FACTS, tally or Tally(), board, assets, lambda: {"late": 2}, lambda: {"spike": 3, "late": 2}
+    )
 
 
 def test_every_metric_that_deploy_names_is_exposed() -> None:
     """Alert rules and dashboard name no metric that the agent does not expose."""
     board = AssetBoard(2)
     board.take_rows(_rows(0, 1.0), 100.0)
+    board.take_quality(_dead(0))
     tally = Tally(unscored=Counter(warming_up=1), alarm_events=Counter([("warning", "start")]))
     exposed = set(_series(_metrics(board, ["p1"], tally).exposition().decode()))
     names = {series.partition("{")[0] for series in exposed}
@@ -79,14 +88,33 @@ def test_assets_are_read_at_scrape_time() -> None:
     assert series["forewarn_statistic_threshold"] == 3.5
 
 
+def test_dead_sensors_have_a_series_as_long_as_they_are_dead() -> None:
+    """Sensor and reason are labels, the whole asset has no sensor, and what came back is gone; counts stay."""
+    board = AssetBoard(2)
+    metrics = _metrics(board, ["p1", "p2"])
+    board.take_quality(_dead(1))
+    series = _series(metrics.exposition().decode())
+    name = "forewarn_data_quality_active"
+    assert {key: value for key, value in series.items() if key.startswith(name)} == {
+        f'{name}{{asset="p2",reason="frozen",sensor="pressure"}}': 1.0,
+        f'{name}{{asset="p2",reason="silent",sensor=""}}': 1.0,
+    }
+    assert series['forewarn_data_quality_events_total{reason="spike"}'] == 3
+    board.take_quality(_dead(1, "end"))
+    assert name not in " ".join(_series(metrics.exposition().decode()))
+
+
 def test_asset_series_are_capped() -> None:
-    """Beyond the cap an asset has no series, and the missing ones are counted."""
+    """Beyond the cap an asset has no series, and the missing ones are counted, those of dead sensors too."""
     board, assets = AssetBoard(2), [f"p{number}" for number in range(40)]
     board.take_rows(_rows(39, 1.0), 100.0)
+    board.take_quality(_dead(39))
+    board.take_quality(_dead(1))
     series = _series(_metrics(board, assets).exposition().decode())
     assert series["forewarn_assets"] == 40
     assert sum(name.startswith("forewarn_asset_score") for name in series) == 2
-    assert series["forewarn_asset_series_dropped"] == 38 * 8
+    assert sum(name.startswith("forewarn_data_quality_active") for name in series) == 2
+    assert series["forewarn_asset_series_dropped"] == 38 * 8 + 2
 
 
 def test_not_scoring_is_noticed() -> None:

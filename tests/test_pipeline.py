@@ -131,6 +131,9 @@ def test_every_reading_is_used_or_counted() -> None:
     feed(START + 1, nan, 61.0, nan)
     assert pipeline.rejected == {"late": 1, "future": 2, "infinite": 1, "too_large": 1, "duplicate": 1}
     assert len(pipeline.flush()) == 1
+    found = {reason: count for reason, count in pipeline.quality.items() if count}
+    assert found == {"late": 1, "future": 2, "duplicate": 1}
+    assert {"stale", "frozen", "spike", "gap", "out_of_order"} <= set(pipeline.quality)
 
 
 def test_the_clock_closes_what_no_message_completes() -> None:
@@ -167,3 +170,60 @@ def test_an_event_reaches_out_with_the_message_that_caused_it() -> None:
             assert outcomes.events[0].time == START + number
             break
     assert 40 <= number < 59
+
+
+def _spoilt() -> History:
+    """Return the two assets with a gap of both, a sensor that sends nonsense, and one that falls away."""
+    history = _history()
+    values, tick = history.values.copy(), np.arange(2 * COUNT) // 2
+    values[(history.asset == 0) & (tick >= 20) & (tick < 30), 1] = 65535.0
+    values[(history.asset == 1) & (tick >= 30) & (tick < 110), 2] = np.nan
+    return replace(history, time=history.time + 90.0 * (tick >= 100), values=values)
+
+
+def test_replay_finds_the_bad_data_of_live_rows() -> None:
+    """A file has the data-quality events that its rows, arriving one by one on a clock, have: times, sensors, order."""
+    history, pipeline = _spoilt(), _pipeline()
+    rows_of = np.array([pipeline.asset_row(asset) for asset in history.assets])
+    live, clock = [], history.time[0]
+    for at in range(len(history.time)):
+        while clock + 1.0 < history.time[at]:
+            clock += 1.0
+            live += pipeline.advance(clock).quality
+        part = slice(at, at + 1)
+        rows = Rows(rows_of[history.asset[part]], history.time[part], history.values[part])
+        live += pipeline.feed(rows, history.time[at]).quality
+    live += pipeline.flush().quality
+    whole = _pipeline()
+    rows_of = np.array([whole.asset_row(asset) for asset in history.assets])
+    replayed = [
+        *whole.feed(Rows(rows_of[history.asset], history.time, history.values), np.inf).quality,
+        *whole.flush().quality,
+    ]
+    for asset in range(2):
+        found = [event for event in live if event.asset == asset]
+        assert found == [event for event in replayed if event.asset == asset]
+        assert {event.phase for event in found} == {"start", "update", "end"} - (
+            {"update"} if asset == 0 else set()
+        )
+    records = [bad.record() for bad in replay(_pipeline(), history).quality]
+    assert {one["reason"] for bad in records for one in bad["sensors"]} == {"out_of_range", "silent", "stale"}
+    assert pipeline.quality == whole.quality
+
+
+def test_an_asset_of_which_nothing_is_heard_is_reported_once_by_the_clock() -> None:
+    """Time alone leads to the event, and the next reading to its end."""
+    pipeline, values = _pipeline(), normal_values(2)
+    row = pipeline.asset_row("one")
+
+    def feed(at: int, now: float) -> Outcomes:
+        rows = Rows(np.array([row]), np.array([now]), values[at : at + 1])
+        return pipeline.feed(rows, now)
+
+    feed(0, float(START))
+    assert pipeline.advance(START + 60.0).quality == []
+    (start,) = pipeline.advance(START + 61.0).quality
+    assert (start.phase, start.time, start.sensors[0].reason) == ("start", START + 60.0, "silent")
+    assert pipeline.advance(START + 500.0).quality == []
+    (end,) = [*feed(1, START + 600.0).quality, *pipeline.flush().quality]
+    assert (end.phase, end.time, end.start_time) == ("end", START + 600.0, start.time)

@@ -37,7 +37,8 @@ def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in table.items():
         value = value[0] if isinstance(value, list) else value
-        found |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        deeper = isinstance(value, dict) and value
+        found |= _flatten(value, f"{prefix}{name}.") if deeper else {prefix + name: value}
     return found
 
 
@@ -89,6 +90,10 @@ def test_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (
             "[bundle]\npath='b'\n[mqtt.tls]\nkey_file='k'",
             "mqtt.tls: certificate_file and key_file go together",
+        ),
+        (
+            "[bundle]\npath='b'\n[quality]\nranges={flow=[5.0, 1.0]}",
+            "quality: ranges: flow: must be two numbers, the lower first",
         ),
         ("[bundle", "TOML: "),
     ],

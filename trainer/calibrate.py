@@ -1,10 +1,12 @@
 """Calibration: the daemon's own detector runs over the history, and what it measures becomes scales and a threshold.
 
-The scales of residuals and levels come from the blocks that the forecaster was fitted on; the normalisers and the
-threshold come from a later block that nothing was fitted on.
+With a long history the scales of residuals and levels come from the blocks that the forecaster was fitted on, the
+normalisers and the threshold from a later block that nothing was fitted on. A short one has no block to spare: each
+of its folds is measured with a forecaster and with scales of the other folds (Stone 1974, Cross-Validatory Choice and
+Assessment of Statistical Predictions), and all of it calibrates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.errors import HistoryError
-from edge_agent.contract.scoring import SPANS, ScoringModel, fit_scoring
+from edge_agent.contract.scoring import SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
 from edge_agent.detector import Detector, open_detector
@@ -25,7 +27,7 @@ LANE_WARM_UP = 3072
 """Ten times the memory of the slowest state, the bias, which looks back ten times the longest span."""
 LEAST_ROWS = 30
 """Fewer scored rows than this cannot even show an ordinary day."""
-SPAN_SHARE = 8
+SPAN_SHARE = 6
 """No span is longer than this part of the calibration block: it would have seen too few independent values."""
 
 OnRows = Callable[[int], None]
@@ -86,29 +88,105 @@ def calibrate(
         HistoryError: the calibration block is too short.
     """
     samples, held_out = history.samples, history.held_out
-    scaling = bundle.manifest.scaling
-    spans = tuple(span for span in SPANS if span * SPAN_SHARE <= held_out.sum()) or (1,)
     forecast, _ = measure(open_detector(bundle), samples, on_rows)
-    level = np.asarray(scaling.apply(samples.values), np.float64)
-    residual = level - scaling.apply(forecast)
-    learnt = ~held_out & np.isfinite(forecast).all(axis=1)
-    if learnt.sum() < LEAST_ROWS or held_out.sum() < LEAST_ROWS:
+    learning = _Learning(bundle, samples, forecast, int(held_out.sum()))
+    scoring = learning.scoring(~held_out)
+    _, statistics = measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)
+    statistics[~held_out] = np.nan
+    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A part of a short history, and a forecaster that has not seen it.
+
+    Attributes:
+        bundle: with any scoring model; its graphs stand in its directory.
+        rows: (n,) True in the fold.
+    """
+
+    bundle: Bundle
+    rows: Bool
+
+
+def calibrate_in_folds(
+    bundle: Bundle,
+    folds: Sequence[Fold],
+    samples: Samples,
+    alarms_per_week: float,
+    on_rows: OnRows | None = None,
+) -> Calibrated:
+    """Learn scales, normalisers and the threshold from rows that neither forecaster nor scales had seen.
+
+    Args:
+        bundle: the one that is released, whose forecaster was fitted on all rows.
+        folds: of all rows, each row in one.
+        samples: normal, in order, asset by asset.
+        alarms_per_week: the alarm budget of one asset.
+        on_rows: told how many rows were done.
+
+    Raises:
+        HistoryError: the history is too short.
+    """
+    forecast = np.full(samples.values.shape, np.nan, np.float32)
+    for fold in folds:
+        found, _ = measure(open_detector(fold.bundle), samples, on_rows)
+        forecast[fold.rows] = found[fold.rows]
+    learning = _Learning(bundle, samples, forecast, len(samples))
+    scoring = learning.scoring(np.ones(len(samples), np.bool_))
+    statistics = np.full((len(samples), len(scoring.normalisers)), np.nan)
+    for fold in folds:
+        others = replace(fold.bundle, scoring=learning.scoring(~fold.rows))
+        _, measured = measure(open_detector(others), samples, on_rows)
+        statistics[fold.rows] = measured[fold.rows]
+    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+
+
+class _Learning:
+    """Scoring models from residuals and levels of chosen rows; range and spans are those of all."""
+
+    def __init__(self, bundle: Bundle, samples: Samples, forecast: Float32, calibrating: int) -> None:
+        scaling = bundle.manifest.scaling
+        self._judged = ~scaling.constant
+        self._known = np.isfinite(forecast).all(axis=1)
+        self._level = np.asarray(scaling.apply(gated(open_detector(bundle), samples)), np.float64)
+        self._residual = self._level - scaling.apply(forecast)
+        self._range = np.nanmin(self._level, axis=0), np.nanmax(self._level, axis=0)
+        self._spans = tuple(span for span in SPANS if span * SPAN_SHARE <= calibrating) or (1,)
+        if calibrating < LEAST_ROWS:
+            raise HistoryError(
+                f"history too short: {calibrating} rows to calibrate on, at least {LEAST_ROWS} are needed"
+            )
+
+    def scoring(self, rows: Bool) -> ScoringModel:
+        """Learn from the rows (n,) that have a forecast."""
+        rows = rows & self._known
+        if rows.sum() < LEAST_ROWS:
+            raise HistoryError(
+                f"history too short: {int(rows.sum())} rows to learn residuals from, at least {LEAST_ROWS} are needed"
+            )
+        return fit_scoring(self._residual[rows], self._level[rows], self._judged, *self._range, self._spans)
+
+
+def _judged(
+    bundle: Bundle, scoring: ScoringModel, forecast: Float32, statistics: Float64, alarms_per_week: float
+) -> Calibrated:
+    """Turn the statistics (n, 2S + 1) of rows that count, NaN elsewhere, into normalisers and a threshold."""
+    usable = np.isfinite(statistics).all(axis=1)
+    if usable.sum() < LEAST_ROWS:
         raise HistoryError(
-            f"history too short: {int(learnt.sum())} rows to learn residuals from and {int(held_out.sum())} "
-            f"to calibrate on, at least {LEAST_ROWS} of each are needed"
+            f"history too short: {int(usable.sum())} rows have a score, at least {LEAST_ROWS} are needed"
         )
-    low, high = np.nanmin(level, axis=0), np.nanmax(level, axis=0)
-    scoring = fit_scoring(residual[learnt], level[learnt], ~scaling.constant, low, high, spans)
-    detector = open_detector(replace(bundle, scoring=scoring))
-    _, statistics = measure(detector, samples, on_rows)
-    usable = held_out & np.isfinite(statistics).all(axis=1)
     used = statistics[usable]
     scoring = scoring.normalised(np.maximum(np.quantile(used, 0.99, axis=0), 1e-6))
-    fused = open_detector(replace(bundle, scoring=scoring)).scorer.fuse(used)
+    fused = Scorer(scoring).fuse(used)
     threshold = calibrate_threshold(
-        fused, bundle.manifest.sampling_interval_seconds, alarms_per_week, separation=max(spans)
+        fused,
+        bundle.manifest.sampling_interval_seconds,
+        alarms_per_week,
+        separation=max(scoring.spans),
     )
-    statistic = np.full(len(samples), np.nan)
+    statistic = np.full(len(statistics), np.nan)
     statistic[usable] = fused
     return Calibrated(scoring, threshold, forecast, statistic, len(used))
 
@@ -135,6 +213,15 @@ def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None)
         if on_rows is not None:
             on_rows(int(counted.sum()))
     return forecast, statistics
+
+
+def gated(detector: Detector, samples: Samples) -> Float32:
+    """Return the values (n, F) that the detector's gate lets through; the detector is fresh, its state is used up."""
+    values = np.empty_like(samples.values)
+    for rows, lane, counted in _batches(samples):
+        passed = detector.gated(Samples(lane, samples.tick[rows], samples.values[rows]))
+        values[rows[counted]] = passed.values[counted]
+    return values
 
 
 def _batches(samples: Samples) -> Iterator[tuple[Int64, Int64, Bool]]:

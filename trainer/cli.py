@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from edge_agent.contract.errors import ForewarnError, HistoryError, UsageError
 from edge_agent.history import add_history_options, history_format, read_history, sensor_notices
 from edge_agent.version import VERSION
+from trainer.benchmark.command import add_benchmark_options, benchmark
 from trainer.cleaning import Cleaned, clean
 from trainer.console import Console
 from trainer.fit_options import FitOptions, broken_rule, check_out, read_options
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fit(commands)
     _add_evaluate(commands)
     _add_simulate(commands)
+    _add_benchmark(commands)
     return parser
 
 
@@ -271,6 +273,17 @@ def _simulate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "faults": len(faults),
         "labelled_rows": int(simulation.label.sum()),
     }
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "benchmark",
+        "The detector on public data or on simulated plants, beside published results and simple contenders.",
+        "trainer benchmark skab --data DIR --forecaster ridge",
+        benchmark,
+    )
+    add_benchmark_options(parser)
 
 
 if __name__ == "__main__":

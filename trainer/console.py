@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     # Fitting imports TensorFlow, which takes ten seconds that other commands need not wait.
     from trainer.fit import FitReport
 
+PAGE_WIDTH = 120
+"""Of tables that are not shown on a terminal."""
+
 
 class Console(Progress):
     """Writes for a person.
@@ -98,6 +101,19 @@ class Console(Progress):
     def pictures(self, paths: Sequence[Path]) -> None:
         """Say which pictures were drawn."""
         self.say(f"{paths[0].parent}: {', '.join(path.name for path in paths)}")
+
+    def grid(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show a table with a header, whose words are folded to keep the numbers whole."""
+        self._finish()
+        if self._quiet:
+            return
+        table = rich.table.Table(box=None, pad_edge=False)
+        for place, name in enumerate(header):
+            width = max(map(len, [*name.split(), *(row[place] for row in rows)]))
+            table.add_column(name, justify="right" if place else "left", min_width=width, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self._out.print(table, width=None if self._out.is_terminal else PAGE_WIDTH)
 
     def _table(self, rows: list[tuple[str, str]]) -> None:
         if self._quiet:

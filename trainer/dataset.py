@@ -57,30 +57,27 @@ class Segments:
 def build_segments(
     ticks: Int64, values: Float32, centre: Float64, scale: Float64, max_gap_ticks: int
 ) -> Segments:
-    """Put the samples of one asset on an unbroken axis, scaled, with missing cells held and masked.
+    """Scale the samples of one asset, with missing cells held and masked.
 
     Args:
         ticks: (n,) ascending tick numbers.
         values: (n, F) engineering units, NaN where missing.
         centre: (F,) engineering units.
         scale: (F,) engineering units, positive.
-        max_gap_ticks: a longer jump between ticks begins a new segment; shorter ones become masked rows.
+        max_gap_ticks: a longer jump between ticks begins a new segment; over a shorter one samples follow each other
+            as they do in the daemon.
 
     Raises:
         HistoryError: there is no sample at all.
     """
     if len(ticks) == 0:
         raise HistoryError("the history has no samples to train on")
-    steps = np.diff(ticks)
-    broken = steps > max_gap_ticks
-    row = np.concatenate([[0], np.cumsum(np.where(broken, 1, steps))]).astype(np.int64)
-    filled = np.full((int(row[-1]) + 1, values.shape[1]), np.nan, np.float32)
-    filled[row] = (values - centre.astype(np.float32)) / scale.astype(np.float32)
-    missing = np.isnan(filled)
-    starts = np.concatenate([[0], row[1:][broken]]).astype(np.int64)
-    for first, last in zip(starts, np.append(starts[1:], len(filled)), strict=True):
-        _hold(filled[first:last], missing[first:last])
-    return Segments(filled, missing, starts)
+    held = np.asarray((values - centre.astype(np.float32)) / scale.astype(np.float32), np.float32)
+    missing = np.isnan(held)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(ticks) - 1 > max_gap_ticks) + 1]).astype(np.int64)
+    for first, last in zip(starts, np.append(starts[1:], len(held)), strict=True):
+        _hold(held[first:last], missing[first:last])
+    return Segments(held, missing, starts)
 
 
 def _hold(values: Float32, missing: Bool) -> None:

@@ -1,10 +1,10 @@
 """How good a forecast and its alarms are, in figures that have a meaning at the machine.
 
 Every row is judged for itself: there is no point adjustment, which would count a whole labelled segment as
-found after one lucky row. A figure that is not defined on the rows at hand is `None`, never NaN.
+found after one lucky row. A figure that is not defined on the rows at hand is `None`, never NaN. The metrics of
+sequences (ranges, affiliation, corrected events, volumes) are in files of their own, which say what they count.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import TypedDict
@@ -15,6 +15,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.types import Bool, Float32, Float64, Int64
+from trainer.affiliation import affiliation_figures
+from trainer.corrected_events import corrected_event_f_score
+from trainer.range_metrics import range_figures
+from trainer.scored_rows import asset_breaks, ranges_of, scored_rows
+from trainer.volume_metrics import volume_figures
 
 SECONDS_PER_WEEK = 7 * 86400.0
 
@@ -28,8 +33,16 @@ LABEL_KEYS = (
     "average_precision",
     "roc_auc",
     "vus_pr",
+    "vus_roc",
     "event_recall",
     "event_precision",
+    "corrected_event_f05",
+    "range_precision",
+    "range_recall",
+    "range_f1",
+    "affiliation_precision",
+    "affiliation_recall",
+    "affiliation_f1",
     "false_alarms_per_week",
     "median_delay_seconds",
     "all_positive_f1",
@@ -69,7 +82,8 @@ def detection_metrics(
 
     Events are runs of consecutive rows with the alarm, or the label, set. Rates are per week and asset, over
     rows that were judged (scored, or in alarm), so that unscored time never makes a detector look quieter; a
-    labelled row that was not scored is a miss all the same. `vus_pr` is always `None`: it is not computed yet.
+    labelled row that was not scored is a miss all the same. Only the ranking figures and the metrics of sequences leave
+    rows without a score out altogether.
 
     Args:
         time: (n,) seconds since the epoch, ascending inside one asset.
@@ -86,9 +100,9 @@ def detection_metrics(
         HistoryError: the columns are not of one length, or the interval is not a positive number.
     """
     _check_columns(time, score, alarm, label, interval, asset)
-    breaks = _asset_breaks(asset, len(time))
+    breaks = asset_breaks(asset, len(time))
     judged = np.isfinite(score) | alarm | np.isinf(score)
-    alarms = _runs(alarm, breaks)
+    alarms = ranges_of(alarm, breaks)
     figures: Figures = dict.fromkeys((*LABEL_FREE_KEYS, *LABEL_KEYS))
     figures["alarms_per_week"] = _ratio(len(alarms), int(judged.sum()) * interval / SECONDS_PER_WEEK)
     figures["time_in_alarm_ratio"] = _ratio(int(alarm.sum()), int(judged.sum()))
@@ -96,7 +110,8 @@ def detection_metrics(
         faulty = label > 0
         figures |= _row_figures(alarm, faulty, judged)
         figures |= _ranking_figures(score, faulty)
-        figures |= _event_figures(time, alarm, faulty, alarms, _runs(faulty, breaks))
+        figures |= _event_figures(time, alarm, faulty, alarms, ranges_of(faulty, breaks))
+        figures |= _sequence_figures(score, alarm, faulty, breaks)
         false_alarms = sum(not faulty[first:last].any() for first, last in alarms)
         normal_weeks = int((judged & ~faulty).sum()) * interval / SECONDS_PER_WEEK
         figures["false_alarms_per_week"] = _ratio(false_alarms, normal_weeks)
@@ -170,24 +185,6 @@ def _check_columns(
         raise HistoryError(f"detection metrics: interval {interval} must be a positive number of seconds")
 
 
-def _asset_breaks(asset: Int64 | None, count: int) -> Int64:
-    """Return the (b,) rows at which another asset begins."""
-    if asset is None or count == 0:
-        return np.empty(0, np.int64)
-    return (np.flatnonzero(np.diff(asset)) + 1).astype(np.int64)
-
-
-def _runs(flag: Bool, breaks: Int64) -> list[tuple[int, int]]:
-    """Return (first, one past last) of each run of true rows; a run ends where another asset begins."""
-    bounds = [0, *breaks.tolist(), len(flag)]
-    runs: list[tuple[int, int]] = []
-    for begin, end in itertools.pairwise(bounds):
-        edges = np.diff(np.concatenate([[0], flag[begin:end].astype(np.int8), [0]]))
-        starts, ends = np.flatnonzero(edges == 1) + begin, np.flatnonzero(edges == -1) + begin
-        runs.extend(zip(starts.tolist(), ends.tolist(), strict=True))
-    return runs
-
-
 def _row_figures(alarm: Bool, faulty: Bool, judged: Bool) -> Figures:
     hits = int((alarm & faulty).sum())
     false = int((alarm & ~faulty).sum())
@@ -218,9 +215,17 @@ def _ranking_figures(score: Float64, faulty: Bool) -> Figures:
     }
 
 
-def _event_figures(
-    time: Float64, alarm: Bool, faulty: Bool, alarms: list[tuple[int, int]], faults: list[tuple[int, int]]
-) -> Figures:
+def _sequence_figures(score: Float64, alarm: Bool, faulty: Bool, breaks: Int64) -> Figures:
+    rows = scored_rows(score, alarm, faulty, breaks)
+    return {
+        **range_figures(rows),
+        **affiliation_figures(rows),
+        **volume_figures(rows),
+        "corrected_event_f05": corrected_event_f_score(rows),
+    }
+
+
+def _event_figures(time: Float64, alarm: Bool, faulty: Bool, alarms: Int64, faults: Int64) -> Figures:
     """Return the figures that count runs; an alarm that stood before its fault began has a delay of 0."""
     delays = []
     for first, last in faults:

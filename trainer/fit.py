@@ -1,7 +1,7 @@
 """From history to a bundle: clean, split in time order, train, export, prove, calibrate, write.
 
 Blocks in time order: the forecaster is fitted on the first, the second decides when training stops, and the last,
-which nothing was fitted on, calibrates the threshold.
+which nothing was fitted on, calibrates the threshold. A short history is cut into folds instead (`trainer.blocks`).
 """
 
 import hashlib
@@ -9,35 +9,38 @@ import importlib.metadata
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
-from edge_agent.contract.errors import HistoryError
-from edge_agent.contract.scaling import Scaling, fit_scaling
+from edge_agent.contract.grid import Axis
+from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.threshold import Threshold
-from edge_agent.contract.types import Float32, Samples
-from edge_agent.detector import golden_samples, load_detector, open_detector
+from edge_agent.contract.types import Float32
+from edge_agent.detector import Detector, golden_samples, load_detector, open_detector
 from edge_agent.version import VERSION
-from trainer.calibrate import Calibrated, CalibrationHistory, calibrate, untouched_scoring
-from trainer.cleaning import Cleaned, Series
-from trainer.dataset import Segments, SubSequences, build_segments
+from trainer.blocks import FOLDS, Plan, make_plan
+from trainer.calibrate import (
+    Calibrated,
+    CalibrationHistory,
+    Fold,
+    calibrate,
+    calibrate_in_folds,
+    untouched_scoring,
+)
+from trainer.cleaning import Cleaned
+from trainer.dataset import SubSequences
 from trainer.detection_metrics import forecast_skill
 from trainer.evaluate import Evaluation
+from trainer.export import STEP_GRAPH, export_all, export_step
 from trainer.fit_options import FitOptions, check_out
-from trainer.highway import choose_highway
-from trainer.model import ModelSpec
+from trainer.habits import sensor_habits
+from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
 from trainer.progress import Progress
-
-SHORT_HISTORY = 2000
-HELD_ROWS = 200_000
-"""The newest rows of an asset's calibration block that are used; more would change the tail little."""
-LEARNT_ROWS = 50_000
-"""The newest rows before the calibration block that the scales of residuals and levels come from."""
+from trainer.verify import prove_parity
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,6 @@ class FitReport:
     held: Evaluation
 
 
-@dataclass(frozen=True)
-class _Blocks:
-    fit: Segments
-    stop: Segments
-    held: Segments
-
-
 def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | None = None) -> FitReport:
     """Fit a forecaster and write its bundle.
 
@@ -81,124 +77,101 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
     """
     progress = progress or Progress()
     check_out(out)
-    samples = min(len(series.ticks) for series in cleaned.series)
-    window = options.window_length or max(8, min(60, samples // 10))
-    cuts = [_cuts(len(series.ticks), window) for series in cleaned.series]
-    scaling = fit_scaling(_fit_rows(cleaned, cuts))
-    blocks = _blocks(cleaned.series, cuts, scaling, options.max_gap_ticks)
-    spec = ModelSpec(len(cleaned.sensors), window, options.units)
+    plan = make_plan(cleaned, options)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        record, parity = _train_and_export(spec, blocks, options, draft, progress)
-        bundle = _uncalibrated(cleaned, spec, scaling, options, draft, parity)
-        history = _calibration_history(cleaned.series, cuts)
-        progress.stage("calibrating", 2 * len(history.samples))
-        found = calibrate(bundle, history, options.alarms_per_week, progress.advance)
-        skill = _skill(cleaned, history, found, scaling)
-        bundle = _finish(bundle, history, found, skill, record)
+        learnt = _learn(plan, progress)
+        bundle = _uncalibrated(plan, draft, _export_and_prove(plan, learnt, draft, progress))
+        history = plan.calibration_history()
+        found = _calibrate(plan, bundle, learnt, history, progress)
+        skill = _skill(cleaned, history, found, plan.scaling)
+        _finish(bundle, history, found, skill, _trained(cleaned, found, learnt.record))
+        bundle = replace(load_detector(draft).bundle, directory=out)
         _replace(draft, out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    bundle = load_detector(out).bundle
     held = _held_out(cleaned, bundle.manifest, history, found)
-    return FitReport(bundle, skill, record["best_epoch"], record["epochs"], held)
+    return FitReport(bundle, skill, learnt.record["best_epoch"], learnt.record["epochs"], held)
 
 
-def _cuts(count: int, window: int) -> tuple[int, int]:
-    """Return the first rows of the early-stop and the calibration block.
+def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Detector:
+    """Fit and calibrate as `fit` does, without the graphs and proofs of a bundle that is released.
 
-    A short history gives more of itself to calibration: its threshold is less certain than its forecaster.
+    Args:
+        cleaned: the history.
+        options: how; `inference` must be `step`. Without `units`, the ridge regression forecasts alone.
+        directory: where the step graph goes; it may be deleted afterwards.
+
+    Returns:
+        a fresh detector.
+
+    Raises:
+        HistoryError: the history cannot carry a model.
     """
-    held = int(count * (0.35 if count < SHORT_HISTORY else 0.25))
-    stop = max(int(count * 0.15), window + 8)
-    first = count - held - stop
-    if first < window + 8:
-        raise HistoryError(
-            f"history too short: {count} samples of an asset, a window of {window} needs at least "
-            f"{int((2 * window + 16) / 0.65) + 1}; give more history or a smaller --window"
-        )
-    return first, first + stop
+    plan = make_plan(cleaned, options)
+    learnt = _learn(plan, Progress())
+    export_step(learnt.weights, directory / STEP_GRAPH)
+    bundle = _uncalibrated(plan, directory, {})
+    found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
+    manifest = replace(bundle.manifest, threshold=found.threshold)
+    return open_detector(replace(bundle, scoring=found.scoring, manifest=manifest))
 
 
-def _fit_rows(cleaned: Cleaned, cuts: Sequence[tuple[int, int]]) -> Float32:
-    rows = np.concatenate([one.values[:first] for one, (first, _) in zip(cleaned.series, cuts, strict=True)])
-    empty = np.flatnonzero(~np.isfinite(rows).any(axis=0))
-    if len(empty):
-        raise HistoryError(
-            f"sensor {cleaned.sensors[empty[0]]} has no value in the part that the model is fitted on; "
-            "leave it out with --ignore-column"
-        )
-    return rows
+def _learn(plan: Plan, progress: Progress) -> Learnt:
+    def on_epoch(_epoch: int, loss: float, later: float) -> None:
+        progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
 
-
-def _blocks(
-    series: Sequence[Series], cuts: Sequence[tuple[int, int]], scaling: Scaling, max_gap: int
-) -> _Blocks:
-    parts: tuple[list[Segments], list[Segments], list[Segments]] = ([], [], [])
-    for one, (first, second) in zip(series, cuts, strict=True):
-        for part, (start, end) in zip(
-            parts, ((0, first), (first, second), (second, len(one.ticks))), strict=True
-        ):
-            part.append(
-                build_segments(
-                    one.ticks[start:end], one.values[start:end], scaling.centre, scaling.scale, max_gap
-                )
-            )
-    return _Blocks(*(part[0] if len(part) == 1 else Segments.concatenate(part) for part in parts))
-
-
-def _train_and_export(
-    spec: ModelSpec, blocks: _Blocks, options: FitOptions, draft: Path, progress: Progress
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Train, write the graphs, and prove them on real windows."""
-    # TensorFlow takes seconds and 600 MB to import: not before the history is known to be usable.
-    from trainer.export import export_all
-    from trainer.model import build_model, weights_of
-    from trainer.training import TrainingOptions, train
-    from trainer.verify import prove_parity
-
-    model = build_model(spec, choose_highway(blocks.fit, blocks.stop, spec.horizons), options.seed)
-    progress.stage("training", options.epochs)
-    record = train(
-        model,
-        spec,
-        blocks.fit,
-        blocks.stop,
-        TrainingOptions(
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            patience=options.patience,
-            windows_per_epoch=options.windows_per_epoch,
-            seed=options.seed,
-        ),
-        lambda epoch, loss, later: progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}"),
+    progress.stage("training", plan.options.epochs if plan.spec.units else 1)
+    fit_block = plan.segments(lambda cuts: [(0, cuts.stop)])
+    later = plan.segments(lambda cuts: [(cuts.stop, cuts.held)])
+    if not plan.in_folds:
+        return learn(plan.spec, fit_block, later, plan.options, on_epoch)
+    folded = FoldedHistory(
+        fit_block,
+        later,
+        tuple(plan.without_fold(number) for number in range(FOLDS)),
+        tuple(plan.fold(number) for number in range(FOLDS)),
+        plan.segments(lambda cuts: [(0, cuts.rows)]),
     )
+    return learn_in_folds(plan.spec, folded, plan.options, on_epoch, progress.advance)
+
+
+def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progress) -> dict[str, float]:
+    """Write the graphs and return how far each is from the trained model on real windows."""
     progress.stage("exporting and proving", 1)
-    export_all(weights_of(model, spec), draft)
-    windows = SubSequences(blocks.held, spec.window_length, spec.horizons)
+    export_all(learnt.weights, draft)
+    newest = plan.segments(lambda cuts: [(0 if plan.in_folds else cuts.held, cuts.rows)])
+    windows = SubSequences(newest, plan.spec.window_length, plan.spec.horizons)
     chosen = np.unique(np.linspace(0, len(windows) - 1, 16).astype(np.int64))
-    parity = prove_parity(model, spec, draft, windows.inputs(chosen))
+    parity = prove_parity(learnt.model, plan.spec, draft, windows.inputs(chosen))
     progress.advance()
-    return {
-        "best_epoch": record.best_epoch,
-        "epochs": record.epochs,
-        "losses": list(record.losses),
-        "stop_losses": list(record.stop_losses),
-    }, parity
+    return parity
 
 
-def _uncalibrated(
-    cleaned: Cleaned,
-    spec: ModelSpec,
-    scaling: Scaling,
-    options: FitOptions,
-    draft: Path,
-    parity: dict[str, float],
-) -> Bundle:
+def _calibrate(
+    plan: Plan, bundle: Bundle, learnt: Learnt, history: CalibrationHistory, progress: Progress
+) -> Calibrated:
+    budget = plan.options.alarms_per_week
+    if not plan.in_folds:
+        progress.stage("calibrating", 2 * len(history.samples))
+        return calibrate(bundle, history, budget, progress.advance)
+    progress.stage("calibrating", 2 * FOLDS * len(history.samples))
+    with tempfile.TemporaryDirectory() as scratch:
+        folds = []
+        for number, weights in enumerate(learnt.folds):
+            directory = Path(scratch) / str(number)
+            directory.mkdir()
+            export_step(weights, directory / STEP_GRAPH)
+            folds.append(Fold(replace(bundle, directory=directory), plan.rows_of_fold(number)))
+        return calibrate_in_folds(bundle, folds, history.samples, budget, progress.advance)
+
+
+def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
+    cleaned, options, spec, scaling = plan.cleaned, plan.options, plan.spec, plan.scaling
     units = dict(options.units_of_sensors)
+    habits = sensor_habits([series.values for series in cleaned.series])
     sensors = tuple(
         SensorSpec(
             name,
@@ -208,6 +181,7 @@ def _uncalibrated(
             float(scaling.centre[i]),
             float(scaling.scale[i]),
             bool(scaling.constant[i]),
+            **asdict(habits[i]),
         )
         for i, name in enumerate(cleaned.sensors)
     )
@@ -222,7 +196,11 @@ def _uncalibrated(
         horizons=tuple(range(1, spec.horizons + 1)),
         inputs=tuple(f"{kind}:{name}" for kind in ("sensor", "missing") for name in cleaned.sensors),
         head="point",
-        architecture={"kind": "lstm+highway", "units": list(spec.units), "highway_spans": list(spec.spans)},
+        architecture={
+            "kind": "lstm+highway" if spec.units else "highway",
+            "units": list(spec.units),
+            "highway_spans": list(spec.spans),
+        },
         state_size=spec.state_size,
         inference=options.inference,
         warmup_ticks=spec.window_length,
@@ -231,16 +209,6 @@ def _uncalibrated(
         parity=parity,
     )
     return Bundle(draft, manifest, untouched_scoring(len(sensors)))
-
-
-def _calibration_history(series: Sequence[Series], cuts: Sequence[tuple[int, int]]) -> CalibrationHistory:
-    parts, held = [], []
-    for number, (one, (_, second)) in enumerate(zip(series, cuts, strict=True)):
-        last = len(one.ticks)
-        rows = np.r_[max(0, second - LEARNT_ROWS) : second, max(second, last - HELD_ROWS) : last]
-        parts.append(Samples(np.full(len(rows), number), one.ticks[rows], one.values[rows]))
-        held.append(rows >= second)
-    return CalibrationHistory(Samples.concatenate(parts, series[0].values.shape[1]), np.concatenate(held))
 
 
 def _skill(
@@ -280,27 +248,36 @@ def _held_out(
     )
 
 
+def _trained(cleaned: Cleaned, found: Calibrated, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of the whole history, every block of it, and of what it was made into."""
+    ticks = [series.ticks for series in cleaned.series]
+    axis = Axis(cleaned.interval, cleaned.phase)
+    fingerprint = hashlib.sha256()
+    for series in cleaned.series:
+        fingerprint.update(np.ascontiguousarray(series.values).data)
+    return {
+        "first_time": float(axis.time_of(min(part[0] for part in ticks))),
+        "last_time": float(axis.time_of(max(part[-1] for part in ticks))),
+        "samples": sum(len(part) for part in ticks),
+        "calibration_samples": found.scored_rows,
+        "data_sha256": fingerprint.hexdigest(),
+        "training": record,
+        "versions": _versions(),
+    }
+
+
 def _finish(
     bundle: Bundle,
     history: CalibrationHistory,
     found: Calibrated,
     skill: dict[str, Any],
-    record: dict[str, Any],
-) -> Bundle:
-    samples = history.samples
+    trained: dict[str, Any],
+) -> None:
     manifest = replace(
         bundle.manifest,
         threshold=found.threshold,
         metrics={key: skill[key] for key in ("rmse", "mae", "persistence_rmse")},
-        trained={
-            "first_time": float(bundle.manifest.axis.time_of(samples.tick.min())),
-            "last_time": float(bundle.manifest.axis.time_of(samples.tick.max())),
-            "samples": len(samples),
-            "calibration_samples": found.scored_rows,
-            "data_sha256": hashlib.sha256(samples.values.tobytes()).hexdigest(),
-            "training": record,
-            "versions": _versions(),
-        },
+        trained=trained,
     )
     # Graphs are proven in both modes by the golden samples, so the statistics of both are kept.
     complete = Bundle(bundle.directory, manifest, found.scoring)
@@ -308,7 +285,7 @@ def _finish(
     for mode in ("step", "window"):
         outcomes = open_detector(complete, mode).process(golden_samples(golden["values"]))
         golden |= {f"{mode}_forecast": outcomes.forecast, f"{mode}_statistic": outcomes.statistic}
-    return write_bundle(complete, golden)
+    write_bundle(complete, golden)
 
 
 def _golden_values(history: CalibrationHistory, manifest: Manifest) -> Float32:
@@ -329,7 +306,12 @@ def _replace(draft: Path, out: Path) -> None:
     """Put the finished draft in place; the old bundle goes only when the new one stands."""
     draft.chmod(0o755)
     old = draft.with_name(f"{draft.name}.old")
-    if out.exists():
-        out.rename(old)
-    draft.rename(out)
+    try:
+        if out.exists():
+            out.rename(old)
+        draft.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -43,7 +43,7 @@ class FitOptions:
     name: str = "model"
     window_length: int | None = None
     units: tuple[int, ...] = (128, 64, 32)
-    max_gap_ticks: int = 10
+    max_gap_ticks: int = 60
     epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 1e-3

@@ -13,7 +13,6 @@ from edge_agent.contract.types import Float32, Float64
 from trainer.dataset import Segments
 
 SPANS = (5, 20)
-WARM_UP_ROWS = 60  # three times the longest span: what the zero start leaves in the average is under 0.3 %
 _CHUNK = 256
 
 
@@ -36,8 +35,9 @@ def fit_highway(
     """Fit the highway in closed form.
 
     The normal equations are summed in float64 over blocks of rows, so memory does not grow with the history.
-    The first `WARM_UP_ROWS` rows of a segment and rows with a missing target cell are left out; where too few
-    rows remain, first the warm-up is let in and then the rows with missing targets, with their held values.
+    Rows with a missing target cell are left out; where too few rows remain, they are let in with their held values.
+    The first rows of a segment count, though their averages have just started at zero: of a history of minutes they
+    are a sixth, and leaving them out was measured to cost detection (docs/decisions/0002).
 
     Args:
         segments: scaled samples with missing cells held.
@@ -53,11 +53,11 @@ def fit_highway(
     """
     sensors = segments.values.shape[1]
     width = (1 + len(spans)) * sensors + 1
-    for warm_up, complete in ((WARM_UP_ROWS, True), (0, True), (0, False)):
+    for complete in (True, False):
         gram = np.zeros((width, width))
         moment = np.zeros((width, horizons * sensors))
         rows = 0
-        for phi, target in _row_blocks(segments, horizons, spans, warm_up, complete):
+        for phi, target in _row_blocks(segments, horizons, spans, complete):
             gram += phi.T @ phi
             moment += phi.T @ target
             rows += len(phi)
@@ -74,30 +74,16 @@ def fit_highway(
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 
 
-def choose_highway(fit: Segments, later: Segments, horizons: int = 1) -> Float32:
-    """Fit with each penalty of `RIDGES` and return the weights that forecast a later block best.
-
-    A long history wants almost no penalty; one of a few hundred rows, with as many weights as tens of rows, does.
-
-    Args:
-        fit: samples to fit on.
-        later: samples that choose the penalty; the early-stopping block, never the calibration block.
-        horizons: ticks ahead.
-    """
-    fitted = [fit_highway(fit, ridge, horizons) for ridge in RIDGES]
-    errors = [_square_error(weights, later, horizons) for weights in fitted]
-    return fitted[int(np.argmin(errors))]
-
-
-def _square_error(weights: Float32, segments: Segments, horizons: int) -> float:
+def square_residual(weights: Float32, segments: Segments, horizons: int = 1) -> float:
+    """Return the sum of the squared residuals of all rows whose target was measured, scaled units."""
     total = 0.0
-    for phi, target in _row_blocks(segments, horizons, SPANS, 0, True):
+    for phi, target in _row_blocks(segments, horizons, SPANS, True):
         total += float(((phi @ weights - target) ** 2).sum())
     return total
 
 
 def _row_blocks(
-    segments: Segments, horizons: int, spans: Sequence[int], warm_up: int, complete: bool
+    segments: Segments, horizons: int, spans: Sequence[int], complete: bool
 ) -> Iterator[tuple[Float64, Float64]]:
     """Yield regressors (n, width) and targets (n, horizons * F) of the rows that count."""
     for start, end in segments.bounds():
@@ -106,9 +92,8 @@ def _row_blocks(
             rows = np.arange(first, first + len(phi))
             first += len(phi)
             ahead = rows[:, None] + 1 + np.arange(horizons)
-            keep = rows >= start + warm_up
-            if complete:
-                keep &= ~segments.missing[ahead].any(axis=(1, 2))
+            measured = ~segments.missing[ahead].any(axis=(1, 2))
+            keep = measured if complete else np.ones(len(rows), np.bool_)
             if keep.any():
                 target = segments.values[ahead[keep]].reshape(int(keep.sum()), -1)
                 yield phi[keep], target.astype(np.float64)

@@ -171,6 +171,30 @@ def train(
     return TrainingRecord(tuple(keep.losses), tuple(keep.stop_losses), keep.best_epoch, len(keep.losses))
 
 
+def retrain(model: Any, spec: ModelSpec, samples: Segments, options: TrainingOptions, epochs: int) -> None:
+    """Train a model that `train` has compiled once more, on other samples and for a given number of epochs.
+
+    What the optimizer remembers is forgotten first; the weights are the caller's to reset.
+
+    Args:
+        model: the model, changed in place.
+        spec: its shape.
+        samples: to learn from.
+        options: how; patience does not count.
+        epochs: how many; 0 leaves the weights as they are.
+
+    Raises:
+        HistoryError: there is no stretch as long as a window and its horizon.
+    """
+    if not epochs:
+        return
+    for variable in model.optimizer.variables:
+        if "learning_rate" not in variable.path:
+            variable.assign(keras.ops.zeros_like(variable))
+    learned = _Batches(SubSequences(samples, spec.window_length, spec.horizons), options, drawn=True)
+    model.fit(learned, epochs=epochs, shuffle=False, verbose=0)
+
+
 def _weighted_square(packed: Any, forecast: Any) -> Any:
     """Return the mean square over the cells that count; `packed` holds targets, then weights, on its last axis."""
     ops = keras.ops

@@ -21,14 +21,17 @@ def clock(seconds: float) -> str:
 
 
 def event_lines(event: dict[str, Any]) -> list[str]:
-    """Say an alarm event.
+    """Say an event.
 
     Args:
         event: the payload, of schema `forewarn.event/1`.
 
     Returns:
-        A headline, and unless the alarm ends, one line for each sensor to blame, the most to blame first.
+        A headline, and unless an alarm ends, one line for each sensor to blame, the most to blame first.
     """
+    if event["kind"] == "data_quality":
+        dead = ", ".join(f"{one['name'] or 'the whole asset'} {one['reason']}" for one in event["sensors"])
+        return [f"data quality, {event['phase']}: {event['asset']}, {dead}, at {event['time']}"]
     kind = {"start": "ALARM", "update": "alarm goes on", "end": "alarm ends"}[event["kind"]]
     headline = f"{kind}: {event['asset']}, {event['severity']}, at {event['time']}"
     if event["kind"] == "end":

@@ -29,7 +29,10 @@ GOLDEN = "golden.npz"
 
 @dataclass(frozen=True)
 class SensorSpec:
-    """One sensor: its name, unit, the range seen in training and its scaling."""
+    """One sensor: its name, unit, the range seen in training, its scaling, and how its readings behave.
+
+    The last four come from the whole history; 0 is unknown and switches the check off that needs it.
+    """
 
     name: str
     unit: str
@@ -38,6 +41,14 @@ class SensorSpec:
     centre: float
     scale: float
     constant: bool = False
+    longest_hold: int = 0
+    """Equal readings in a row, at most; see `frozen.py`."""
+    longest_absence: int = 0
+    """Samples in a row without a reading, at most; see `stale.py`."""
+    largest_step: float = 0.0
+    """Between two readings, single spikes taken out; see `spike.py`."""
+    usual_step: float = 0.0
+    """Between two readings, the median; see `unit_jump.py`."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Rows, Samples
 
 UNSET = np.iinfo(np.int64).min
+_LATEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,10 @@ class Grid:
         """Readings that came after their tick had closed, or far out of order."""
         self.duplicate = 0
         """Readings of a cell that had one already."""
+        self.out_of_order = 0
+        """Readings that came after those of a later tick, yet in time to be used."""
         self._head = np.empty(0, np.int64)
+        self._newest = np.empty(0, np.int64)
         self._values = np.empty((0, self.slots, sensor_count), np.float32)
         self._stamp = np.empty((0, self.slots, sensor_count), np.float64)
         self._opened = np.empty((0, self.slots), np.float64)
@@ -64,6 +68,7 @@ class Grid:
         if more <= 0:
             return
         self._head = np.concatenate([self._head, np.full(more, UNSET)])
+        self._newest = np.concatenate([self._newest, np.full(more, UNSET)])
         shape = (more, self.slots, self.sensor_count)
         self._values = np.concatenate([self._values, np.full(shape, np.nan, np.float32)])
         self._stamp = np.concatenate([self._stamp, np.full(shape, -np.inf)])
@@ -109,6 +114,7 @@ class Grid:
         if not on_time.all():
             self.late += int(np.isfinite(values[~on_time]).sum())
             asset, time, values, tick = asset[on_time], time[on_time], values[on_time], tick[on_time]
+        self._count_order(asset, tick, values)
         self._make_room(asset, tick, closed)
         slot = tick % self.slots
         held = self._values[asset, slot]
@@ -118,8 +124,18 @@ class Grid:
         self._values[asset, slot] = np.where(wins, values, held)
         self._stamp[asset, slot] = np.where(wins, time[:, None], self._stamp[asset, slot])
         begun = here.any(axis=1)
-        self._opened[asset[begun], slot[begun]] = np.minimum(self._opened[asset[begun], slot[begun]], now)
+        opened = self._opened[asset[begun], slot[begun]]
+        # The clock of a replay is infinite, which here is the mark of a tick that is not open.
+        self._opened[asset[begun], slot[begun]] = np.minimum(opened, min(now, _LATEST))
         self._close_complete(asset, closed)
+
+    def _count_order(self, asset: Int64, tick: Int64, values: Float32) -> None:
+        newest = self._newest[asset]
+        behind = tick < newest
+        if behind.any():
+            self.out_of_order += int(np.isfinite(values[behind]).sum())
+            tick = np.maximum(tick, newest)
+        self._newest[asset] = tick
 
     def _make_room(self, asset: Int64, tick: Int64, closed: list[Samples]) -> None:
         """Close ticks that the new ones leave behind by more than the allowed lateness."""

@@ -3,7 +3,7 @@
 All are columnar: one entry per row, so that one call serves one asset or ten thousand.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
+Int32 = NDArray[np.int32]
 Bool = NDArray[np.bool_]
 
 
@@ -123,6 +124,52 @@ class AlarmEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """From one unit to another: `new = factor * old + offset`."""
+
+    name: str
+    factor: float
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SensorQuality:
+    """What is wrong with one sensor, or with a whole asset that is silent.
+
+    `since` is seconds since the epoch on the grid of the model.
+    """
+
+    sensor: int
+    """Position among the sensors; -1 is the whole asset."""
+    name: str | None
+    """Name of the sensor; None is the whole asset."""
+    unit: str
+    reason: str
+    """`stale`, `unit_jump`, `out_of_range`, `frozen`, or `silent` for the whole asset."""
+    since: float
+    value: float | None
+    """The last reading, engineering units."""
+    conversion: Conversion | None = None
+    """With `unit_jump`: which unit became which."""
+
+
+@dataclass(frozen=True, slots=True)
+class QualityEvent:
+    """Start, update or end of a time in which readings of an asset cannot be trusted.
+
+    One event names all sensors that cannot be used now; an `end` names those that came back last. Times are seconds
+    since the epoch on the grid of the model.
+    """
+
+    phase: str
+    """`start`, `update` or `end`."""
+    asset: int
+    time: float
+    start_time: float
+    sensors: tuple[SensorQuality, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcomes:
     """What scoring says of each sample, in the order of the samples.
 
@@ -135,6 +182,7 @@ class Outcomes:
         alarm: (n,) whether the asset is in alarm after this sample.
         forecast: (n, F) what the model expected, engineering units; NaN while warming up.
         events: alarm events, in order.
+        quality: data-quality events, in order.
     """
 
     asset: Int64
@@ -145,6 +193,7 @@ class Outcomes:
     alarm: Bool
     forecast: Float32
     events: list[AlarmEvent]
+    quality: list[QualityEvent] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return the number of samples judged."""

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,17 @@ from tests.broker import free_port
 
 PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+_QUIET_SECONDS = 0.3
+# Less than this share of a core is the daemon's idling.
+_QUIET_SHARE = 0.03
+
+
+def peak_megabytes(process: str = "self") -> float:
+    """Return the most memory that was ever resident in a process, this one or a pid, in units of 10^6 bytes."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found.group(1)) * 1024 / 1e6
 
 
 class AgentProcess:
@@ -64,17 +76,13 @@ class AgentProcess:
         self._directory.cleanup()
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time it has used, in user and system mode."""
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        """Return the CPU time it has used, in user and system mode, all threads."""
+        # What clock_getcpuclockid(3) returns for a process: nanoseconds, where /proc counts hundredths of a second.
+        return time.clock_gettime((~self.process.pid << 3) | 2)
 
     def peak_megabytes(self) -> float:
         """Return the most memory that was ever resident, in units of 10^6 bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-        assert found is not None
-        return int(found.group(1)) * 1024 / 1e6
+        return peak_megabytes(str(self.process.pid))
 
     def libraries(self) -> str:
         """Return the files mapped into the process, one a line."""
@@ -91,6 +99,40 @@ class AgentProcess:
         """Return a metric that has no labels."""
         found = re.search(rf"^{name} (\S+)$", self.page("/metrics"), re.MULTILINE)
         return float(found.group(1)) if found else 0.0
+
+    def wait_until_subscribed(self) -> None:
+        """Return once it hears what is published."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        pause = threading.Event()
+        while True:
+            try:
+                self.page("/-/ready")
+            except urllib.error.HTTPError:
+                assert time.monotonic() < deadline, "it did not subscribe"
+                pause.wait(_POLL_SECONDS)
+            else:
+                return
+
+    def wait_until_scored(self, samples: int) -> float:
+        """Wait until so many samples are scored in all, and return the CPU time used up to then.
+
+        Its metrics are read only when it has fallen quiet, so that the question costs none of what is measured.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            used = self._cpu_seconds_when_quiet()
+            scored = self.metric("forewarn_samples_scored_total")
+            if scored >= samples:
+                return used
+            assert time.monotonic() < deadline, f"{scored:g} samples are scored, not {samples}"
+
+    def _cpu_seconds_when_quiet(self) -> float:
+        pause = threading.Event()
+        before, used = -1.0, self.cpu_seconds()
+        while used - before > _QUIET_SHARE * _QUIET_SECONDS:
+            pause.wait(_QUIET_SECONDS)
+            before, used = used, self.cpu_seconds()
+        return used
 
     def wait_for_metric(self, name: str, least: float) -> None:
         """Return once a metric without labels has reached a value."""

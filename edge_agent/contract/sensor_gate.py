@@ -1,0 +1,295 @@
+"""The gate before the detector: readings that say nothing of the machine are masked and reported, the rest goes on.
+
+Each check is a file of its own (`stale`, `frozen`, `possible_range`, `spike`, `unit_jump`); here they are joined. A
+dead sensor is missing for the detector: it neither raises nor hides an alarm. It comes back with its fifth good
+reading in a row, as many as an alarm looks at before it opens. Every decision about an asset follows from its own
+samples in their order, so batches, single samples and replay agree. No clock: `advance` brings the agent's.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge_agent.contract.bundle import Manifest
+from edge_agent.contract.frozen import follow_hold, hold_limits
+from edge_agent.contract.grid import UNSET
+from edge_agent.contract.possible_range import DEAD_AFTER, configure_range, possible_range
+from edge_agent.contract.quality_state import (
+    FROZEN,
+    OUT_OF_RANGE,
+    SENSOR_REASONS,
+    SILENT,
+    STALE,
+    UNIT_JUMP,
+    Int8,
+    QualityState,
+)
+from edge_agent.contract.spike import leap_limits, spikes
+from edge_agent.contract.stale import (
+    STALE_SECONDS,
+    STALE_TICKS,
+    follow_absence,
+    silence_limit,
+    stale_limits,
+)
+from edge_agent.contract.types import Bool, Float32, Int64, QualityEvent, SensorQuality
+from edge_agent.contract.unit_jump import CONFIRMED_AFTER, UnitTable
+
+RECOVERED_AFTER = 5
+UNIT_RECOVERED_AFTER = 50
+"""After a unit jump: a machine that runs down passes through readings that would do in the old unit too."""
+_MANY = 100
+FOUND = ("stale", "silent", "frozen", "out_of_range", "unit_jump", "impossible", "spike", "gap")
+"""What is counted: the first five as often as they begin, then impossible readings, spikes, and gaps in the ticks."""
+
+
+@dataclass(frozen=True)
+class QualityRules:
+    """What may be configured.
+
+    Attributes:
+        stale_ticks, stale_seconds: how long a sensor or asset may be away, the longer of the two.
+        ranges: lowest and highest possible reading by the sensor's name, engineering units.
+    """
+
+    stale_ticks: int = STALE_TICKS
+    stale_seconds: float = STALE_SECONDS
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What readings look like, (B, F) each."""
+
+    present: Bool
+    spike: Bool
+    """The reading before was one."""
+    impossible: Bool
+    converted: Bool
+    """It speaks for the unit jump that is suspected or found."""
+    alike: Bool
+    """It says nothing of it."""
+    frozen: Bool
+
+
+class SensorGate:
+    """Judges samples of many assets; holds no state of assets itself.
+
+    Args:
+        manifest: of the bundle; what it does not know of a sensor is not judged.
+        rules: what was configured.
+
+    Raises:
+        ConfigurationError: a rule names a sensor that the bundle does not have.
+    """
+
+    def __init__(self, manifest: Manifest, rules: QualityRules | None = None) -> None:
+        rules = rules or QualityRules()
+        self.found: Counter[str] = Counter(dict.fromkeys(FOUND, 0))
+        """What was found so far; see `FOUND`."""
+        self._sensors, self._axis = manifest.sensors, manifest.axis
+        scaling = manifest.scaling
+        self._minimum = scaling.minimum.astype(np.float32)
+        self._maximum = scaling.maximum.astype(np.float32)
+        self._low, self._high = possible_range(scaling.minimum, scaling.maximum, scaling.constant)
+        configure_range(self._low, self._high, manifest.sensor_names, rules.ranges)
+        self._silence = silence_limit(self._axis.interval, rules.stale_ticks, rules.stale_seconds)
+        self._stale = stale_limits([one.longest_absence for one in self._sensors], self._silence)
+        self._hold = hold_limits([one.longest_hold for one in self._sensors])
+        self._leap = leap_limits([one.largest_step for one in self._sensors])
+        self._units = UnitTable(
+            [(one.unit, one.name) for one in self._sensors], scaling.minimum, scaling.maximum,
+            [one.usual_step for one in self._sensors],
+        )  # fmt: skip
+
+    def check(
+        self, state: QualityState, rows: Int64, tick: Int64, values: Float32
+    ) -> tuple[Float32, list[QualityEvent]]:
+        """Judge one sample of each asset and return its values with what cannot be trusted as NaN.
+
+        Args:
+            state: changed in place.
+            rows: (B,) assets, each named once.
+            tick: (B,) later than the asset's last.
+            values: (B, F) engineering units; NaN where missing.
+        """
+        # The ordinary look, which has to be quick: all there, all in range, no leap, no long hold, nothing pending.
+        held = state.value[rows]
+        leap = np.abs(values - held) > self._leap
+        hold = state.hold[rows] * (values == held) + 1
+        odd = leap | (hold > self._hold) | ~((values >= self._low) & (values <= self._high))
+        watched = state.watched[rows] | (tick - state.last_tick[rows] != 1)
+        if not (odd.any() or watched.any()):
+            state.value[rows], state.hold[rows], state.last_tick[rows] = values, hold, tick
+            return values, []
+        watched |= odd.any(axis=1)
+        plain = rows[~watched]
+        state.value[plain], state.hold[plain], state.last_tick[plain] = (
+            values[~watched], hold[~watched], tick[~watched],
+        )  # fmt: skip
+        masked = values.copy()
+        masked[watched], events = self._look(state, rows[watched], tick[watched], values[watched])
+        return masked, events
+
+    def hear(self, state: QualityState, rows: Int64, now: float) -> None:
+        """Note that readings of some assets arrived at `now`, on the clock that `advance` is called with."""
+        if np.isfinite(now):
+            state.heard[rows] = now
+
+    def advance(self, state: QualityState, now: float) -> list[QualityEvent]:
+        """Report the assets of which nothing was heard for too long."""
+        quiet = now - state.heard > self._silence * self._axis.interval
+        quiet &= ~state.silent & (state.last_tick != UNSET)
+        return [self._fall_silent(state, asset) for asset in np.flatnonzero(quiet).tolist()]
+
+    def _look(
+        self, state: QualityState, rows: Int64, tick: Int64, values: Float32
+    ) -> tuple[Float32, list[QualityEvent]]:
+        """Judge with all checks; slower."""
+        last = state.last_tick[rows]
+        step = np.where(last == UNSET, 1, tick - last)
+        long = (step > self._silence) & ~state.silent[rows]
+        events = [self._fall_silent(state, asset) for asset in rows[long].tolist()]
+        after = state.take(rows)
+        reason, silent = after.reason, after.silent
+        after.last_tick, after.silent = tick, np.zeros(len(rows), np.bool_)
+        after.origin[step > 1] = np.nan
+        self.found["gap"] += int((step > 1).sum())
+        seen = self._read(after, values)
+        self._decide(after, tick, seen)
+        after.watched = _needs_watching(after)
+        state.put(rows, after)
+        self._count(reason, after.reason, seen)
+        events += [
+            self._say(state, int(rows[at]), int(tick[at]), reason[at], bool(silent[at]))
+            for at in np.flatnonzero((reason != after.reason).any(axis=1) | silent)
+        ]
+        untrue = seen.impossible | seen.converted | (after.reason > 0)
+        return np.where(untrue, np.float32(np.nan), values), events
+
+    def _read(self, after: QualityState, values: Float32) -> _Seen:
+        """Bring the readings into `after` and return what each looks like."""
+        previous, present = after.value, np.isfinite(values)
+        leap = present & (np.abs(values - previous) > self._leap)
+        spike = spikes(after.origin, values, leap, self._leap)
+        unknown = np.float32(np.nan)
+        after.origin = np.where(present, np.where(leap & ~spike, previous, unknown), after.origin)
+        hold = follow_hold(after.hold, previous, values, present)
+        resting = (values <= self._minimum) | (values >= self._maximum)
+        after.hold = np.where(resting & (hold > self._hold), 1, hold).astype(np.int32)
+        after.absent = follow_absence(after.absent, present)
+        converted, alike = self._follow_jumps(after, values, leap)
+        impossible = present & ~converted & ~((values >= self._low) & (values <= self._high))
+        after.value = np.where(present, values, previous)
+        return _Seen(present, spike, impossible, converted, alike, present & (after.hold > self._hold))
+
+    def _follow_jumps(self, after: QualityState, values: Float32, leap: Bool) -> tuple[Bool, Bool]:
+        """Follow unit jumps; returns (B, F) which readings speak for one, and which say nothing of one."""
+        speaks, alike = np.zeros(values.shape, np.bool_), np.zeros(values.shape, np.bool_)
+        if after.conversion.any():
+            conversion, undecided = after.conversion.astype(np.int64), after.jumped < CONFIRMED_AFTER
+            speaks, alike = self._units.judge(conversion, values)
+            step = self._units.step_back(conversion, values - after.value)
+            after.moved = np.where(speaks & undecided, after.moved + step, after.moved).astype(np.float32)
+            after.jumped[speaks & undecided] += 1
+            refuted = np.isfinite(values) & ~speaks & undecided
+            refuted |= (
+                (after.jumped == CONFIRMED_AFTER) & undecided & ~self._units.moves_as_usual(after.moved)
+            )
+            after.conversion[refuted], after.jumped[refuted] = 0, 0
+            speaks &= ~refuted
+        fresh = np.nonzero(leap & (after.conversion == 0) & (after.reason == 0))
+        if len(fresh[0]):
+            found = self._units.find(fresh[1], after.value[fresh], values[fresh])
+            after.conversion[fresh], after.jumped[fresh], after.moved[fresh] = found, found > 0, 0.0
+            speaks[fresh] = found > 0
+        return speaks, alike
+
+    def _decide(self, after: QualityState, tick: Int64, seen: _Seen) -> None:
+        """Find out which sensors are dead now, why, and since when."""
+        stale = after.absent > self._stale
+        bad = seen.impossible | seen.converted | seen.frozen
+        good = np.where(seen.present & ~seen.alike, after.good + 1, after.good)
+        after.good = np.where(bad | stale, 0, np.minimum(good, _MANY)).astype(np.int8)
+        needed = np.where(after.reason == UNIT_JUMP, UNIT_RECOVERED_AFTER, RECOVERED_AFTER)
+        recovered = after.good >= needed
+        wild = np.where(recovered, 0, after.wild + seen.impossible)
+        after.wild = np.minimum(wild, _MANY).astype(np.int8)
+        cause, length = np.zeros(stale.shape, np.int8), np.zeros(stale.shape, np.int64)
+        # The gravest last: what stands later in this list overrules.
+        for code, found, lasted in (
+            (FROZEN, seen.frozen, after.hold),
+            (OUT_OF_RANGE, seen.impossible & (after.wild >= DEAD_AFTER), DEAD_AFTER),
+            (UNIT_JUMP, seen.converted & (after.jumped >= CONFIRMED_AFTER), CONFIRMED_AFTER),
+            (STALE, stale, after.absent),
+        ):
+            cause = np.where(found, code, cause)
+            length = np.where(found, lasted, length)
+        new = (cause > 0) & (cause != after.reason)
+        after.since = np.where(new, tick[:, None] + 1 - length, after.since)
+        after.reason = np.where(cause > 0, cause, np.where(recovered, 0, after.reason)).astype(np.int8)
+        # The conversion itself is kept for the event; the next reading refutes it or brings the jump back.
+        after.jumped = np.where(recovered, 0, after.jumped).astype(np.int8)
+
+    def _count(self, before: Int8, after: Int8, seen: _Seen) -> None:
+        self.found["spike"] += int(seen.spike.sum())
+        self.found["impossible"] += int((seen.impossible & (before == 0)).sum())
+        begun = after[(after != before) & (after > 0)]
+        for code, reason in enumerate(SENSOR_REASONS, start=1):
+            self.found[reason] += int((begun == code).sum())
+
+    def _fall_silent(self, state: QualityState, asset: int) -> QualityEvent:
+        state.silent[asset] = state.watched[asset] = True
+        state.silent_since[asset] = state.last_tick[asset] + 1
+        self.found[SILENT] += 1
+        tick = int(state.last_tick[asset]) + self._silence
+        return self._say(state, asset, tick, state.reason[asset], False)
+
+    def _say(self, state: QualityState, asset: int, tick: int, reason: Int8, silent: bool) -> QualityEvent:
+        """Return the event of a change from `reason` (F,) and `silent` to what the state says now."""
+        was = silent or bool(reason.any())
+        still = bool(state.silent[asset] or state.reason[asset].any())
+        # Readings of an earlier time may come after the clock gave the asset up.
+        tick = max(tick, int(state.said[asset]))
+        if not was:
+            state.begun[asset] = tick
+        state.said[asset] = tick
+        named = (state.reason[asset], bool(state.silent[asset])) if still else (reason, silent)
+        begun, time = self._axis.time_of(np.array([state.begun[asset], tick])).tolist()
+        phase = ("update" if was else "start") if still else "end"
+        return QualityEvent(phase, asset, time, begun, self._name(state, asset, *named))
+
+    def _name(self, state: QualityState, asset: int, reason: Int8, silent: bool) -> tuple[SensorQuality, ...]:
+        """Return what is wrong with the asset and with each of its dead sensors."""
+        named = []
+        if silent:
+            since = self._time_of(state.silent_since[asset])
+            named.append(SensorQuality(-1, None, "", SILENT, since, None))
+        for sensor in np.flatnonzero(reason).tolist():
+            conversion = None
+            if reason[sensor] == UNIT_JUMP:
+                conversion = self._units.conversions[sensor][int(state.conversion[asset, sensor]) - 1]
+            value = float(state.value[asset, sensor])
+            named.append(
+                SensorQuality(
+                    sensor,
+                    self._sensors[sensor].name,
+                    self._sensors[sensor].unit,
+                    SENSOR_REASONS[int(reason[sensor]) - 1],
+                    self._time_of(state.since[asset, sensor]),
+                    value if np.isfinite(value) else None,
+                    conversion,
+                )
+            )
+        return tuple(named)
+
+    def _time_of(self, tick: np.int64) -> float:
+        return float(self._axis.time_of(np.asarray(tick)))
+
+
+def _needs_watching(state: QualityState) -> Bool:
+    """Return (B,) whether anything is pending, for which the ordinary look would not do."""
+    pending = (state.reason | state.wild | state.conversion) > 0
+    return np.asarray((pending | (state.absent > 0) | np.isfinite(state.origin)).any(axis=1))

@@ -1,0 +1,278 @@
+"""Laws of the whole way from history to bundle: what is recognised and kept, and that a bundle is never half there.
+
+Where FOREWARN_DATA points at the public data, the water plant is BATADAL's; elsewhere a file of its shape is written.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent.contract.bundle import read_bundle, read_golden
+from edge_agent.detector import load_detector
+from edge_agent.history import read_history
+from tests.commands import column, run, table, text, two_assets
+from tests.tiny_machine import START, normal_values, samples_of
+from trainer import fit as fitting
+from trainer.cleaning import clean
+from trainer.cli import main
+from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_step
+from trainer.model import ForecasterWeights
+from trainer.training import _KeepBest
+from trainer.verify import TOLERANCE
+
+DATA = os.environ.get("FOREWARN_DATA")
+PLANTS = ["batadal"] if DATA else ["simulated"]
+HOURS = 8761
+ROWS = 300
+CONSTANT, MISSING = "temperature", "level"
+Export = Callable[[ForecasterWeights, Path], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one `trainer fit --json` left and said."""
+
+    history: Path
+    bundle: Path
+    record: dict[str, Any]
+    notes: str
+
+
+def _fit(history: Path, bundle: Path, *words: str) -> Fitted:
+    said, noted = io.StringIO(), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(noted):
+        code = main(["fit", "--json", "--history", str(history), "--out", str(bundle), *words])
+    assert code == 0, noted.getvalue()
+    return Fitted(history, bundle, json.loads(said.getvalue()), noted.getvalue())
+
+
+def _content(bundle: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in bundle.iterdir()}
+
+
+# A year of a water plant, as it was downloaded.
+
+
+def _write_water_plant(path: Path) -> None:
+    """Write 43 sensors by the hour that follow the day, with blanks around their names and the day before the month."""
+    begin = datetime(2014, 1, 6, tzinfo=UTC)
+    rng = np.random.default_rng(0)
+    turn = 2 * np.pi * (np.arange(HOURS)[:, None] / 24 + rng.random(43))
+    values = np.sin(turn) * rng.uniform(1, 5, 43) + 0.1 * rng.normal(size=(HOURS, 43))
+    values[:, ::6] = 1.0
+    with path.open("w", encoding="utf-8") as file:
+        file.write("DATETIME," + ",".join(f" L_T{number} " for number in range(43)) + ", ATT_FLAG\n")
+        for hour, row in enumerate(values):
+            cells = ",".join(f"{cell:.6g}" for cell in row)
+            file.write(f"{begin + timedelta(hours=hour):%d/%m/%y %H},{cells},0\n")
+
+
+@pytest.fixture(scope="module", params=PLANTS)
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """A year of a water plant, fitted with one epoch of a small model."""
+    directory = tmp_path_factory.mktemp("plant")
+    history = Path(DATA, "batadal", "dataset03.csv") if DATA else directory / "dataset03.csv"
+    if not DATA:
+        _write_water_plant(history)
+    words = ("--ignore-column", "ATT_FLAG", "--units", "8", "--epochs", "1", "--window", "24")
+    return _fit(history, directory / "bundle", *words)
+
+
+def test_a_file_is_fitted_as_it_was_downloaded(plant: Fitted) -> None:
+    """Names with blanks, hours and dates with the day first need no editing: 43 clean names, 3600 s, a whole year."""
+    manifest = read_bundle(plant.bundle).manifest
+    names = manifest.sensor_names
+    assert (len(names), [name for name in names if name != name.strip() or name == "ATT_FLAG"]) == (43, [])
+    assert (manifest.sampling_interval_seconds, manifest.phase_seconds) == (3600.0, 0.0)
+    assert manifest.trained["first_time"] == datetime(2014, 1, 6, tzinfo=UTC).timestamp()
+    assert manifest.trained["last_time"] == datetime(2015, 1, 6, tzinfo=UTC).timestamp()
+    assert (plant.record["rows"], plant.record["repairs"]) == (HOURS, {})
+
+
+def test_the_forecast_beats_persistence_and_all_graphs_give_it(plant: Fitted) -> None:
+    """On later rows RMSE is below that of the last value, and every graph is within 1e-5 of the trained model."""
+    assert plant.record["rmse"] < plant.record["persistence_rmse"]
+    parity = plant.record["parity"]
+    assert set(parity) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW}
+    assert max(parity.values()) <= TOLERANCE == 1e-5
+
+
+def test_the_record_is_of_all_values_in_order(plant: Fitted) -> None:
+    """The manifest counts every sample that was read, and its fingerprint is that of all values, first to last."""
+    cleaned = clean(read_history([plant.history]))
+    kept = [name != "ATT_FLAG" for name in cleaned.sensors]
+    values = cleaned.series[0].values[:, kept]
+    trained = read_bundle(plant.bundle).manifest.trained
+    assert trained["samples"] == len(values) == HOURS
+    assert trained["data_sha256"] == hashlib.sha256(values.tobytes()).hexdigest()
+
+
+# Two pumps in one file, with a sensor that stands still and one that never spoke.
+
+
+@pytest.fixture(scope="module")
+def pumps(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """Two assets of one file, fitted into one bundle."""
+    directory = tmp_path_factory.mktemp("pumps")
+    rows = table(ROWS)
+    column(2, "60.0")(rows)
+    for row in rows:
+        row.append(MISSING if row[0] == "time" else "")
+    two_assets(rows)
+    history = directory / "pumps.csv"
+    history.write_bytes(text(rows))
+    (directory / "trainer.toml").write_text("[fit]\nwindows_per_epoch = 64\n", encoding="utf-8")
+    return _fit(history, directory / "bundle", *_words(directory))
+
+
+def _words(directory: Path, seed: int = 0) -> tuple[str, ...]:
+    """Return the options with which the pumps are fitted."""
+    config = str(directory / "trainer.toml")
+    return ("--config", config, "--units", "4", "--epochs", "1", "--window", "8", "--seed", str(seed))
+
+
+def test_a_constant_sensor_is_kept_and_a_missing_one_dropped(pumps: Fitted) -> None:
+    """Both are named; the constant one stays in the bundle, and leaving its value alone raises the score over 1."""
+    assert f"missing throughout and dropped: {MISSING}\n" in pumps.notes
+    assert f"constant throughout, kept and only range-guarded: {CONSTANT}\n" in pumps.notes
+    detector = load_detector(pumps.bundle)
+    sensors = detector.bundle.manifest.sensors
+    assert [(sensor.name, sensor.constant) for sensor in sensors] == [
+        ("pressure", False),
+        (CONSTANT, True),
+        ("flow", False),
+    ]
+    values = normal_values(60, seed=5)
+    values[:, 1] = 60.0
+    quiet = detector.process(samples_of(values)).score
+    values[40:, 1] = 90.0
+    loud = load_detector(pumps.bundle).process(samples_of(values)).score
+    np.testing.assert_array_equal(loud[:40], quiet[:40])
+    assert np.nanmax(quiet) < 1.0 < np.nanmax(loud)
+
+
+def test_two_assets_of_one_file_make_one_bundle(pumps: Fitted) -> None:
+    """The rows of both are learnt from, time is that of one of them, and neither is an asset of the bundle."""
+    trained = read_bundle(pumps.bundle).manifest.trained
+    assert (trained["samples"], pumps.record["rows"]) == (2 * ROWS, 2 * ROWS)
+    assert (trained["first_time"], trained["last_time"]) == (START, START + ROWS - 1)
+
+
+def test_the_same_seed_gives_the_same_forecasts(pumps: Fitted, tmp_path: Path) -> None:
+    """The same history fitted twice on a machine has the same forecasts, scores and threshold to the last bit."""
+    again = _fit(pumps.history, tmp_path / "again", *_words(pumps.history.parent))
+    first, second = read_bundle(pumps.bundle), read_bundle(again.bundle)
+    expected, found = read_golden(first), read_golden(second)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert second.manifest.threshold == first.manifest.threshold
+    assert {**again.record, "bundle": "", "sha256": ""} == {**pumps.record, "bundle": "", "sha256": ""}
+
+
+# A bundle is whole or not there.
+
+
+def _graphs_of(bundle: Path) -> Export:
+    """Return an export that is not of the model at hand: it leaves the graphs of a bundle."""
+
+    def export(_weights: ForecasterWeights, directory: Path) -> None:
+        for name in (WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW):
+            shutil.copy(bundle / name, directory / name)
+
+    return export
+
+
+def _step_beside_the_weights(bundle: Path) -> Export:
+    """Return an export whose step graph, and it alone, has other weights than the model."""
+
+    def export(weights: ForecasterWeights, directory: Path) -> None:
+        _graphs_of(bundle)(weights, directory)
+        other = replace(weights, head_bias=weights.head_bias + np.float32(1e-3))
+        export_step(other, directory / STEP_GRAPH)
+
+    return export
+
+
+@pytest.mark.parametrize(
+    ("graph", "export", "seed", "old"),
+    [(WINDOW_GRAPH, _graphs_of, 1, False), (STEP_GRAPH, _step_beside_the_weights, 0, True)],
+)
+def test_a_graph_that_disagrees_leaves_nothing(
+    graph: str,
+    export: Callable[[Path], Export],
+    seed: int,
+    old: bool,
+    pumps: Fitted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A wrong graph ends `fit` with 1 and one line: graph, figure, limit; nothing is left, an old bundle stays."""
+    out = tmp_path / "bundle"
+    if old:
+        shutil.copytree(pumps.bundle, out)
+    before = _content(out) if old else {}
+    monkeypatch.setattr(fitting, "export_all", export(pumps.bundle))
+    words = _words(pumps.history.parent, seed)
+    said = run(main, capsys, "fit", "--history", pumps.history, "--out", out, *words)
+    refusal = [line for line in said.err.splitlines() if not line.startswith("note: ")]
+    assert (said.code, said.out, len(refusal)) == (1, "", 1)
+    found = re.search(
+        rf"^trainer: .*{graph}: forecasts deviate from the trained model by (\S+), allowed is 1e-05$",
+        refusal[0],
+    )
+    assert found is not None, refusal
+    assert float(found.group(1)) > TOLERANCE
+    assert [path.name for path in tmp_path.iterdir()] == (["bundle"] if old else [])
+    assert (_content(out) if old else {}) == before
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["training", "proving", "replacing"])
+def test_an_interrupted_fit_leaves_the_old_bundle(
+    moment: str,
+    pumps: Fitted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Interrupted in an epoch, at the golden samples or while it takes its place, `fit` leaves the old bundle alone."""
+    out = tmp_path / "bundle"
+    shutil.copytree(pumps.bundle, out)
+    before = _content(out)
+    rename = Path.rename
+
+    def once(source: Path, target: Path) -> Path:
+        if target == out and not source.name.endswith(".old"):
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(fitting, "export_all", _graphs_of(pumps.bundle))
+    if moment == "training":
+        monkeypatch.setattr(_KeepBest, "on_epoch_end", _interrupted)
+    elif moment == "proving":
+        monkeypatch.setattr(fitting, "load_detector", _interrupted)
+    else:
+        monkeypatch.setattr(Path, "rename", once)
+    words = _words(pumps.history.parent)
+    said = run(main, capsys, "fit", "--history", pumps.history, "--out", out, *words)
+    assert (said.code, said.out) == (1, "")
+    assert said.err.endswith("trainer: interrupted; nothing was written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert _content(out) == before

@@ -1,0 +1,1 @@
+"""The detector on public data and on simulated plants, beside simple contenders under the same protocol."""

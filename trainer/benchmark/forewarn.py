@@ -1,0 +1,103 @@
+"""Our own contender: the daemon's detector, fitted on a case's history and run over its test rows."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import trainer.fit
+from edge_agent.contract.types import AlarmEvent, Float32, Int64, Outcomes, Samples
+from edge_agent.detector import Detector
+from trainer.backend import keras
+from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, Verdict
+from trainer.calibrate import chunks_of
+from trainer.cleaning import Cleaned, Series
+from trainer.fit_options import FitOptions
+
+WARM_ROWS = 2000
+"""The newest rows of the history that run before the first test row, so that it is judged like any other."""
+
+
+@dataclass(frozen=True)
+class ForewarnOptions:
+    """How the detector is fitted; one configuration for all cases of a set.
+
+    Attributes:
+        forecaster: `lstm` beside the ridge highway, or the `ridge` highway alone.
+        epochs: at most.
+        max_gap_ticks: a longer gap starts over.
+        units: of the LSTM layers.
+    """
+
+    forecaster: str = "lstm"
+    epochs: int = 30
+    max_gap_ticks: int = 60
+    units: tuple[int, ...] = (128, 64, 32)
+
+
+GAPS = {"nab": 2000}
+"""Sets with another `max_gap_ticks`: traffic counts of NAB pause every few rows, and each row is scored."""
+
+
+class Forewarn:
+    """The product.
+
+    Args:
+        options: how it is fitted.
+    """
+
+    name = "forewarn"
+
+    def __init__(self, options: ForewarnOptions) -> None:
+        self.options = options
+        self.seeded = options.forecaster == "lstm"
+
+    def judge(self, case: Case, seed: int) -> Verdict:
+        """Fit on the history, warm up on its end, and score the test rows in one pass."""
+        detector = fit_detector(case, seed, self.options)
+        warm = slice(-WARM_ROWS, None)
+        for part in chunks_of(_samples(case.history_ticks[warm], case.history_values[warm])):
+            detector.process(part)
+        samples = _samples(case.test_ticks, case.test_values)
+        return _verdict(case, [detector.process(part) for part in chunks_of(samples)])
+
+
+def fit_detector(case: Case, seed: int, options: ForewarnOptions) -> Detector:
+    """Return a fresh detector, fitted and calibrated on a case's history alone as `trainer fit` does.
+
+    Raises:
+        HistoryError: the history is too short.
+    """
+    series = Series(case.name, case.history_ticks, case.history_values, None)
+    rows = len(case.history_ticks)
+    cleaned = Cleaned(case.sensors, case.interval, case.phase, (series,), {}, (), (), rows)
+    lstm = options.forecaster == "lstm"
+    wanted = FitOptions(
+        name=case.name,
+        units=options.units if lstm else (),
+        epochs=options.epochs,
+        max_gap_ticks=options.max_gap_ticks,
+        alarms_per_week=ALARMS_PER_WEEK,
+        seed=seed,
+    )
+    if lstm:
+        keras.utils.clear_session()  # a process fits many models
+    with tempfile.TemporaryDirectory() as scratch:
+        return trainer.fit.fit_detector(cleaned, wanted, Path(scratch))
+
+
+def _samples(ticks: Int64, values: Float32) -> Samples:
+    return Samples(np.zeros(len(ticks), np.int64), ticks, values)
+
+
+def _verdict(case: Case, parts: list[Outcomes]) -> Verdict:
+    """Return what the detector said; an alarm that already stood at the first test row has no start."""
+    begun: list[AlarmEvent] = [event for part in parts for event in part.events if event.kind == "start"]
+    times = np.array([(event.time - case.phase) / case.interval for event in begun])
+    return Verdict(
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.alarm for part in parts]),
+        np.searchsorted(case.test_ticks, np.round(times).astype(np.int64)).astype(np.int64),
+        tuple(tuple(share.name for share in event.sensors) for event in begun),
+    )

@@ -1,0 +1,229 @@
+"""Simulated plants, a sample a minute: is the alarm budget kept, and is every kind of fault found and blamed?"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.contract.tail import WEEK_SECONDS
+from edge_agent.contract.types import Float32
+from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, Figures, Plan, Suite, Verdict, Window, ratio
+from trainer.benchmark.poisson import CONFIDENCE, poisson_interval
+from trainer.faults import SENSOR_FAULTS
+from trainer.pump import SENSOR_NAMES, SENSORS
+from trainer.simulate import DEFAULT_START, FAULT_KINDS, FaultPlan, simulate
+
+INTERVAL = 60.0
+HOUR = 3600.0
+FAULT_HOURS = (2.0, 6.0)
+RECOVERY_HOURS = 6.0
+"""Rows after a fault that count neither as normal nor as faulty: heat and levels take hours to return."""
+DRIFT = 0.02
+"""Standard deviation of a sensor's drift in a day, as a part of the size of its normal movement."""
+VARIANTS = ("stationary", "drifting")
+_RATES = ("budget_ratio", "time_in_alarm_ratio", "event_recall", "top1_sensor", "top3_sensor")
+
+
+@dataclass(frozen=True)
+class PlantSize:
+    """How long a plant runs, in weeks: before and after, and how often each kind of fault comes in the test part."""
+
+    history: float = 8.0
+    test: float = 10.0
+    rounds: int = 2
+
+
+QUICK = PlantSize(1.0, 1.0, 1)
+
+
+@dataclass(frozen=True)
+class PlantTally:
+    """Counts of one plant.
+
+    Attributes:
+        variant: one of `VARIANTS`.
+        weeks: of normal operation.
+        false: alarms that begin in normal operation.
+        rows, alarmed: of normal operation, all and those in alarm.
+        faults, found: by kind; a fault is found when an alarm begins while it lasts.
+        named, named_among_three: found faults whose first alarm names a sensor to blame first, or among three;
+            None where the contender names none.
+    """
+
+    variant: str
+    weeks: float
+    false: int
+    rows: int
+    alarmed: int
+    faults: Counter[str]
+    found: Counter[str]
+    named: int | None
+    named_among_three: int | None
+
+
+class Plant(Suite):
+    """The pump loop of `trainer simulate`, another one for each seed, under a budget of one alarm a week.
+
+    In the `drifting` variant each measurement wanders slowly, in the history as in the test part.
+
+    Args:
+        size: how long; None is the whole benchmark.
+    """
+
+    name = "plant"
+    keys = (*_RATES, *(f"drifting_{key}" for key in _RATES))
+    remarks = (
+        "A fault counts as found only when an alarm begins while it lasts: one that hangs from before finds nothing.",
+        "budget_ratio is alarms that begin in normal operation over those that the budget allows.",
+    )
+    simulated = True
+    seeds = 12
+
+    def __init__(self, size: PlantSize | None = None) -> None:
+        self._size = size
+
+    def plans(self, data: Path | None, quick: bool) -> list[Plan]:
+        """Return one case for each variant; there is no data to read."""
+        size = self._size or (QUICK if quick else PlantSize())
+        return [Plan(variant, partial(make_plant, variant, size)) for variant in VARIANTS]
+
+    def tally(self, case: Case, verdict: Verdict) -> PlantTally:
+        """Count false alarms in normal operation, and faults found."""
+        normal = case.scored & (case.labels == 0)
+        first_alarm = [_first_start(verdict, window) for window in case.windows]
+        found = [(at, window) for at, window in zip(first_alarm, case.windows, strict=True) if at is not None]
+        named = (
+            None if verdict.sensors is None else [_place(verdict.sensors[at], window) for at, window in found]
+        )
+        return PlantTally(
+            case.name,
+            float(normal.sum()) * case.interval / WEEK_SECONDS,
+            int(normal[verdict.starts].sum()),
+            int(normal.sum()),
+            int((verdict.alarm & normal).sum()),
+            Counter(window.kind for window in case.windows),
+            Counter(window.kind for _, window in found),
+            None if named is None else sum(place < 1 for place in named),
+            None if named is None else sum(place < 3 for place in named),
+        )
+
+    def figures(self, tallies: Sequence[PlantTally]) -> Figures:
+        """Pool the counts of each variant; those of the stationary one have no prefix."""
+        figures: Figures = {}
+        for variant in VARIANTS:
+            rates = self._rates([one for one in tallies if one.variant == variant])
+            lead = "" if variant == VARIANTS[0] else f"{variant}_"
+            figures |= {f"{lead}{key}": value for key, value in rates.items()}
+        return figures
+
+    def case_figures(self, tally: PlantTally) -> Figures:
+        """Return the figures of one plant."""
+        return self._rates([tally])
+
+    def pooled(self, tallies: Sequence[PlantTally]) -> dict[str, Any]:
+        """Return, by variant, the budget with its interval and the recall of each kind of fault."""
+        return {name: _pool([one for one in tallies if one.variant == name]) for name in VARIANTS}
+
+    def _rates(self, tallies: Sequence[PlantTally]) -> Figures:
+        found = sum(one.found.total() for one in tallies)
+        return {
+            "budget_ratio": ratio(
+                sum(one.false for one in tallies), ALARMS_PER_WEEK * sum(one.weeks for one in tallies)
+            ),
+            "time_in_alarm_ratio": ratio(
+                sum(one.alarmed for one in tallies), sum(one.rows for one in tallies)
+            ),
+            "event_recall": ratio(found, sum(one.faults.total() for one in tallies)),
+            "top1_sensor": _named_share([one.named for one in tallies], found),
+            "top3_sensor": _named_share([one.named_among_three for one in tallies], found),
+        }
+
+
+def make_plant(variant: str, size: PlantSize, seed: int) -> Case:
+    """Simulate one plant with its faults in the test part, each kind `size.rounds` times in a drawn order."""
+    rng = np.random.default_rng([seed, 77])
+    before = size.history * WEEK_SECONDS
+    plans = _draw_faults(size, before, rng)
+    run = simulate((size.history + size.test) * WEEK_SECONDS / HOUR, seed, INTERVAL, plans)
+    first = round(before / INTERVAL)
+    ticks = np.round((run.time - DEFAULT_START % INTERVAL) / INTERVAL).astype(np.int64)
+    spans = [(round(one.start_seconds / INTERVAL), round(one.duration_seconds / INTERVAL)) for one in plans]
+    windows = [
+        Window(at - first, at - first + rows - 1, plan.kind, plan.blamed)
+        for (at, rows), plan in zip(spans, plans, strict=True)
+    ]
+    values = run.values
+    if variant == "drifting":
+        values = values + _drift(values, spans, rng)
+    labels = run.label[first:].astype(np.int8)
+    scored = labels == 0
+    for window in windows:
+        scored[window.last + 1 : window.last + 1 + round(RECOVERY_HOURS * HOUR / INTERVAL)] = False
+    return Case(
+        variant, run.sensors, INTERVAL, DEFAULT_START % INTERVAL, ticks[:first], values[:first], ticks[first:],
+        values[first:], labels, scored | (labels > 0), tuple(windows),
+    )  # fmt: skip
+
+
+def _draw_faults(size: PlantSize, before: float, rng: np.random.Generator) -> list[FaultPlan]:
+    """Return faults in order of time, each somewhere in a slot of its own with room to recover."""
+    kinds = [kind for _ in range(size.rounds) for kind in rng.permutation(list(FAULT_KINDS)).tolist()]
+    slot = size.test * WEEK_SECONDS / len(kinds)
+    plans = []
+    for number, kind in enumerate(kinds):
+        room = slot - RECOVERY_HOURS * HOUR
+        duration = min(float(rng.uniform(*FAULT_HOURS)) * HOUR, room / 2.0)
+        start = before + number * slot + float(rng.uniform(0.0, room - duration))
+        sensor = str(rng.choice(SENSOR_NAMES)) if kind in SENSOR_FAULTS else None
+        plans.append(FaultPlan(kind, _whole(start), _whole(duration), 1.0, sensor))
+    return plans
+
+
+def _whole(seconds: float) -> float:
+    return round(seconds / INTERVAL) * INTERVAL
+
+
+def _drift(values: Float32, faults: Sequence[tuple[int, int]], rng: np.random.Generator) -> Float32:
+    """Return a random walk for each sensor (n, F); during a fault it stands still, so that a frozen sensor stays so."""
+    spans = np.array([sensor.span for sensor in SENSORS])
+    steps = rng.standard_normal(values.shape) * DRIFT * spans * np.sqrt(INTERVAL / 86_400.0)
+    for first, rows in faults:
+        steps[first : first + rows] = 0.0
+    return np.cumsum(steps, axis=0).astype(np.float32)
+
+
+def _first_start(verdict: Verdict, window: Window) -> int | None:
+    """Return the number of the first alarm that begins in a window."""
+    inside = np.flatnonzero((verdict.starts >= window.first) & (verdict.starts <= window.last))
+    return int(inside[0]) if len(inside) else None
+
+
+def _place(named: Sequence[str], window: Window) -> int:
+    """Return the place, from 0, of the first sensor to blame among those that an alarm names."""
+    return min((place for place, name in enumerate(named) if name in window.blamed), default=len(named))
+
+
+def _named_share(counts: Sequence[int | None], found: int) -> float | None:
+    known = [count for count in counts if count is not None]
+    return ratio(sum(known), found) if len(known) == len(counts) else None
+
+
+def _pool(tallies: Sequence[PlantTally]) -> dict[str, Any]:
+    weeks, false = sum(one.weeks for one in tallies), sum(one.false for one in tallies)
+    expected = ALARMS_PER_WEEK * weeks
+    faults = sum((one.faults for one in tallies), Counter[str]())
+    found = sum((one.found for one in tallies), Counter[str]())
+    return {
+        "normal_weeks": weeks,
+        "expected_alarms": expected,
+        "false_alarms": false,
+        "budget_ratio_interval": [limit / expected for limit in poisson_interval(false)]
+        if expected
+        else None,
+        "confidence": CONFIDENCE,
+        "event_recall_by_kind": {kind: ratio(found[kind], faults[kind]) for kind in sorted(faults)},
+    }
