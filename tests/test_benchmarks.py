@@ -23,7 +23,7 @@ SCENARIOS = (
     agent.Scenario("packed", "2 assets, 4 a message", 2, 4, 8, 4),
     agent.Scenario("paced", "2 assets, 1 a message, at a pace", 2, 1, 3, 2, pace=100.0),
 )
-LENGTH = agent.Length(starts=1, idle_seconds=0.1)
+LENGTH = agent.Length(starts=1, idle_seconds=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -288,3 +288,19 @@ def test_a_bad_bundle_is_a_matter_of_configuration(
     said = run(main, capsys, "evaluate", "--json", "--bundle", bundle, "--history", history)
     assert said.code == 78
     assert str(bundle / ("step.onnx" if broken == "damaged" else "manifest.json")) in said.refusal()
+
+
+def test_an_evaluation_keeps_to_the_grid_of_the_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Readings that stand beside the bundle's ticks are put on them, as the daemon does."""
+    rows = table()
+    for row in rows[1:]:
+        row[0] = f"{int(row[0])}.3"
+    path = tmp_path / "pump.csv"
+    path.write_bytes(text(rows))
+    scores = tmp_path / "scores.csv"
+    said = run(main, capsys, "evaluate", "--bundle", TINY_BUNDLE, "--history", path, "--scores", scores)
+    assert said.code == 0
+    times = [float(row["time"]) for row in csv.DictReader(scores.open(encoding="utf-8"))]
+    assert times == [float(row[0][:-2]) for row in rows[1:]]

@@ -61,12 +61,14 @@ class Cleaned:
     rows: int
 
 
-def clean(history: History, interval: float | None = None) -> Cleaned:
+def clean(history: History, interval: float | None = None, phase: float | None = None) -> Cleaned:
     """Sort, merge duplicates and put every asset on a regular grid.
 
     Args:
         history: as read, in the order of the file.
         interval: seconds between two samples; None recognises it from the median step.
+        phase: of the ticks, seconds since the epoch; None recognises it. A bundle has its own, to which the daemon
+            and so an evaluation hold.
 
     Raises:
         HistoryError: the history is too short, has no values, or is too irregular to have an interval.
@@ -83,7 +85,8 @@ def clean(history: History, interval: float | None = None) -> Cleaned:
     times = [history.time[rows] for rows in parts]
     if interval is None:
         interval = _recognise_interval(history.source, times, [values[rows] for rows in parts])
-    phase = _recognise_phase(np.concatenate(times), interval)
+    if phase is None:
+        phase = _recognise_phase(np.concatenate(times), interval)
     repairs = Counter(history.repairs)
     series = [_series(history, values, rows, interval, phase, repairs) for rows in parts]
     series = [one for one in series if len(one.ticks)]

@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with console:
             result: dict[str, Any] = options.command(options, console)
+        if options.json:
+            print(json.dumps(result, allow_nan=False), flush=True)
     except ForewarnError as error:
         print(f"trainer: {error}", file=sys.stderr)
         return error.exit_code
@@ -44,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"trainer: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
         return 1
-    if options.json:
-        print(json.dumps(result, allow_nan=False))
     return 0
 
 
@@ -86,9 +86,11 @@ def _command(commands: Any, name: str, about: str, example: str, run: Any) -> ar
     return parser
 
 
-def _read(options: argparse.Namespace, console: Console, interval: float | None) -> tuple[Cleaned, str]:
+def _read(
+    options: argparse.Namespace, console: Console, interval: float | None, phase: float | None = None
+) -> tuple[Cleaned, str]:
     history = read_history(options.history, history_format(options))
-    cleaned = clean(history, interval)
+    cleaned = clean(history, interval, phase)
     for notice in (*history.notices, *(n for n in cleaned.notices if n not in history.notices)):
         console.note(notice)
     return cleaned, history.source
@@ -217,7 +219,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         prepare_directory(options.plots)
     detector = load_detector(options.bundle, options.inference)
     manifest = detector.bundle.manifest
-    cleaned, source = _read(options, console, manifest.sampling_interval_seconds)
+    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
     console.stage("scoring", sum(len(series.ticks) for series in cleaned.series))
     for notice in sensor_notices(source, cleaned.sensors, manifest.sensor_names):
         console.note(notice)
