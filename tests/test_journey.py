@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ DATA = os.environ.get("FOREWARN_DATA")
 MACHINES = ["valve1/0", "valve1/5", "valve2/1", "other/9"] if DATA else ["simulated"]
 ROOT = "forewarn/edge"
 TRAINED_ROWS = 400
-STREAM_SECONDS = 120.0
+STREAM_SECONDS = 240.0
+SCRAPE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,14 @@ def _value(text: str, name: str) -> float:
 
 def _wait_until_scored(port: int, count: int) -> str:
     deadline = time.monotonic() + STREAM_SECONDS
+    pause = threading.Event()
     while True:
         text = _metrics(port)
         if _value(text, "forewarn_samples_scored_total") >= count:
             return text
         assert time.monotonic() < deadline, text
+        # Scraped without a pause, a busy machine's agent does little else than write its page.
+        pause.wait(SCRAPE_SECONDS)
 
 
 def _publish_sensor_by_sensor(listener: Listener, history: History) -> None:
