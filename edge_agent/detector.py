@@ -38,6 +38,8 @@ from edge_agent.forecaster import Forecaster
 
 STATE_VERSION = 2
 GOLDEN_TOLERANCE = 1e-4
+RECALL = 0.99
+"""Of a dead sensor's forecast each sample: forgotten within hundreds of samples, as it has nothing to go by."""
 
 
 @dataclass
@@ -189,7 +191,7 @@ class Detector:
         values = samples.values.copy()
         for chosen in rounds_of(samples.asset):
             asset, tick = samples.asset[chosen], samples.tick[chosen]
-            values[chosen], _ = self.gate.check(self.state.quality, asset, tick, samples.values[chosen])
+            values[chosen] = self.gate.check(self.state.quality, asset, tick, values[chosen]).values
         return Samples(samples.asset, samples.tick, values)
 
     def measure(self, samples: Samples) -> tuple[Float32, Float64]:
@@ -228,17 +230,32 @@ class Detector:
     ) -> None:
         """Score one sample of each asset against the pending forecast, remember it, forecast the next."""
         state, manifest = self.state, self.bundle.manifest
-        values, events = self.gate.check(state.quality, asset, tick, values)
-        block.quality += events
+        passed = self.gate.check(state.quality, asset, tick, values)
+        block.quality += passed.events
         self._restart_after_gaps(asset, tick)
-        scaled = self._scaling.apply(values)
+        scaled = self._scaling.apply(passed.values)
         present = np.isfinite(scaled)
         warm = state.seen[asset] >= manifest.warmup_ticks
         if warm.any():
             self._follow(asset[warm], scaled[warm], present[warm], position[warm], block)
             forecast[position[warm]] = self._scaling.invert(state.pending[asset[warm]])
-        self._remember(asset, np.where(present, scaled, state.pending[asset]), present)
+        if passed.fed is not passed.values:
+            scaled = self._scaling.apply(passed.fed)
+            present = np.isfinite(scaled)
+        self._remember(asset, self._filled(asset, scaled, present), present)
         state.last_tick[asset] = tick
+
+    def _filled(self, asset: Int64, scaled: Float32, present: Bool) -> Float32:
+        """Return the inputs with missing cells filled by the forecast, which for a dead sensor is held back.
+
+        Fed with its own forecasts for long, a slow sensor's runs away, and those of the others with it.
+        """
+        if present.all():
+            return scaled
+        pending, model = self.state.pending[asset], self.scorer.model
+        dead = self.state.quality.reason[asset] > 0
+        held = np.clip(RECALL * pending, model.low, model.high)
+        return np.where(present, scaled, np.where(dead, held, pending)).astype(np.float32)
 
     def _follow(self, asset: Int64, scaled: Float32, present: Bool, position: Int64, block: _Block) -> None:
         pending = self.state.pending[asset]

@@ -37,9 +37,10 @@ def manifest_of(
 
 @dataclass(frozen=True)
 class Gated:
-    """What came out of the gate: masked tables (n, A, F), events in order, the counts, and the state."""
+    """What came out of the gate: tables (n, A, F) of evidence and fed, events in order, the counts, the state."""
 
     values: Float32
+    fed: Float32
     events: list[QualityEvent]
     found: dict[str, int]
     state: QualityState
@@ -64,11 +65,13 @@ def run_gate(gate: SensorGate, values: Float32, ticks: Int64 | None = None, watc
     """
     state = QualityState.zero(values.shape[1], values.shape[2])
     assets = np.arange(values.shape[1])
-    masked, events = values.copy(), []
+    masked, fed = values.copy(), values.copy()
+    events: list[QualityEvent] = []
     for row, tick in enumerate(np.arange(len(values)) if ticks is None else ticks):
         if watch:
             state.watched[:] = True
         at = np.full(len(assets), tick)
-        masked[row], said = gate.check(state, assets, at, values[row])
-        events += said
-    return Gated(masked, events, dict(gate.found), state)
+        passed = gate.check(state, assets, at, values[row])
+        masked[row], fed[row] = passed.values, passed.fed
+        events += passed.events
+    return Gated(masked, fed, events, dict(gate.found), state)

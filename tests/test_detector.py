@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import BundleError
-from edge_agent.contract.types import AlarmEvent, Outcomes, QualityEvent, Samples
+from edge_agent.contract.types import AlarmEvent, Float32, Outcomes, QualityEvent, Samples
 from edge_agent.detector import Detector, DetectorState, load_detector, open_detector
 from tests.tiny_machine import (
     SENSORS,
@@ -323,12 +323,36 @@ def test_a_dead_sensor_hides_no_alarm(mode: str, sensor: int) -> None:
     assert shares[SENSORS[sensor]] < 0.05
 
 
-def test_calibration_measures_what_the_gate_lets_through(mode: str) -> None:
-    """`measure` masks as `process` does: impossible readings change no statistic by more than their absence does."""
-    wild = normal_values(120, 4)
-    absent = wild.copy()
-    wild[60:80, 0], absent[60:85, 0] = -9999.0, np.nan
-    wild[80:84, 0] = normal_values(120, 4)[80:84, 0]
-    _, found = load_detector(TINY_BUNDLE, mode).measure(samples_of(wild))
-    _, expected = load_detector(TINY_BUNDLE, mode).measure(samples_of(absent))
-    np.testing.assert_array_equal(found[:84], expected[:84])
+def test_measuring_masks_as_processing_does(mode: str) -> None:
+    """Impossible readings of a dead sensor are as little in what is calibrated as in what is scored."""
+    values = normal_values(200, 4)
+    values[60:80, 0] = -9999.0
+    outcomes = load_detector(TINY_BUNDLE, mode).process(samples_of(values))
+    detector = load_detector(TINY_BUNDLE, mode)
+    _, statistics = detector.measure(samples_of(values))
+    np.testing.assert_allclose(
+        detector.scorer.fuse(statistics[WINDOW:]), outcomes.statistic[WINDOW:], rtol=1e-9
+    )
+    assert not outcomes.events
+    passed = load_detector(TINY_BUNDLE, mode).gated(samples_of(values))
+    assert np.flatnonzero(np.isnan(passed.values).any(axis=1)).tolist() == list(range(60, 84))
+
+
+def test_a_forecast_that_runs_away_is_held_back_for_a_dead_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a forecaster magnifies its own forecasts, what it is fed for a dead sensor stays in the range seen."""
+    detector = load_detector(TINY_BUNDLE, "step")
+    step = detector.forecaster.step
+
+    def magnified(inputs: Float32, hidden: Float32) -> tuple[Float32, Float32]:
+        ahead, after = step(inputs, hidden)
+        return 1.2 * inputs[:, None, :3, None] + 0.01, after if len(ahead) else hidden
+
+    monkeypatch.setattr(detector.forecaster, "step", magnified)
+    values = normal_values(400, 3)
+    values[100:, 1] = np.nan
+    outcomes = detector.process(samples_of(values))
+    sensor = detector.bundle.manifest.sensors[1]
+    span = sensor.maximum - sensor.minimum
+    late = outcomes.forecast[200:, 1]
+    assert (np.abs(late - sensor.centre) < 2 * span).all()
+    assert [event.sensors[0].name for event in outcomes.quality] == ["temperature"]

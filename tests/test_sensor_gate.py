@@ -77,6 +77,7 @@ def test_together_equals_alone(values: Float32, gap: int, place: int) -> None:
     for asset in range(3):
         alone = _gated(values[:, asset : asset + 1], ticks=ticks)
         np.testing.assert_array_equal(together.values[:, asset], alone.values[:, 0])
+        np.testing.assert_array_equal(together.fed[:, asset], alone.fed[:, 0])
         assert together.facts(asset) == alone.facts()
         counts = {reason: counts[reason] + alone.found[reason] for reason in counts}
     assert together.found == counts
@@ -88,6 +89,7 @@ def test_the_quick_look_sees_what_the_long_one_does(values: Float32) -> None:
     """Looking at every sample with all checks changes no mask, no event and no count."""
     quick, long = _gated(values), _gated(values, watch=True)
     np.testing.assert_array_equal(quick.values, long.values)
+    np.testing.assert_array_equal(quick.fed, long.fed)
     assert (quick.events, quick.found) == (long.events, long.found)
 
 
@@ -153,6 +155,15 @@ def test_a_dead_sensor_is_reported_masked_and_comes_back(
     np.testing.assert_array_equal(result.values[back:, 0, 0], values[back:, 0])
     np.testing.assert_array_equal(result.values[:, 0, 1:], values[:, 1:])
     assert result.found[reason] == 1
+
+
+@pytest.mark.parametrize("fault", ["hold", "lose", "wild"])
+def test_the_forecaster_sees_a_sensor_before_it_counts(fault: str) -> None:
+    """The first four good readings of a sensor that comes back feed the forecaster and are no evidence."""
+    values, result = _one_fault(fault, 0)
+    assert np.isnan(result.values[190:194, 0, 0]).all()
+    np.testing.assert_array_equal(result.fed[190:, 0, 0], values[190:, 0])
+    assert np.isnan(result.fed[161:190, 0, 0]).all()
 
 
 def test_a_unit_jump_names_the_conversion_and_no_reading_of_it_gets_through() -> None:
@@ -252,7 +263,7 @@ def test_a_long_gap_is_the_silence_that_the_clock_would_have_reported() -> None:
         for now in range(int(ticks[row - 1]) if row else 0, tick):
             live += gate.advance(state, 5000.0 + now)
         gate.hear(state, asset, 5000.0 + tick)
-        live += gate.check(state, asset, np.array([tick]), values[row : row + 1])[1]
+        live += gate.check(state, asset, np.array([tick]), values[row : row + 1]).events
     silent: list[tuple[str | None, str]] = [(None, "silent")]
     assert replayed.facts() == [("start", 9 + SILENCE, silent), ("end", 110, silent)]
     assert live == replayed.events
@@ -274,7 +285,7 @@ def test_readings_of_an_earlier_time_end_a_silence_not_before_it_began() -> None
     gate.hear(state, asset, 0.0)
     gate.check(state, asset, np.array([100]), values[:1])
     (start,) = gate.advance(state, 1000.0)
-    _, (end,) = gate.check(state, asset, np.array([101]), values[1:])
+    (end,) = gate.check(state, asset, np.array([101]), values[1:]).events
     assert (start.phase, end.phase) == ("start", "end")
     assert end.time >= start.time
 

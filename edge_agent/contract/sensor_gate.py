@@ -2,8 +2,10 @@
 
 Each check is a file of its own (`stale`, `frozen`, `possible_range`, `spike`, `unit_jump`); here they are joined. A
 dead sensor is missing for the detector: it neither raises nor hides an alarm. It comes back with its fifth good
-reading in a row, as many as an alarm looks at before it opens. Every decision about an asset follows from its own
-samples in their order, so batches, single samples and replay agree. No clock: `advance` brings the agent's.
+reading in a row, as many as an alarm looks at before it opens; the ones before already feed the forecaster, whose
+first forecasts after an absence are guesses that no residual should be measured by. Every decision about an asset
+follows from its own samples in their order, so batches, single samples and replay agree. No clock: `advance` brings
+the agent's.
 """
 
 from collections import Counter
@@ -60,6 +62,21 @@ class QualityRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """What the gate lets through of one sample of each asset.
+
+    Attributes:
+        values: (B, F) evidence, engineering units; NaN where missing or not trusted.
+        fed: (B, F) what the forecaster may see: beside the evidence, good readings of sensors that are coming back.
+        events: data-quality events.
+    """
+
+    values: Float32
+    fed: Float32
+    events: list[QualityEvent]
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     """What readings look like, (B, F) each."""
 
@@ -104,10 +121,8 @@ class SensorGate:
             [one.usual_step for one in self._sensors],
         )  # fmt: skip
 
-    def check(
-        self, state: QualityState, rows: Int64, tick: Int64, values: Float32
-    ) -> tuple[Float32, list[QualityEvent]]:
-        """Judge one sample of each asset and return its values with what cannot be trusted as NaN.
+    def check(self, state: QualityState, rows: Int64, tick: Int64, values: Float32) -> Passed:
+        """Judge one sample of each asset.
 
         Args:
             state: changed in place.
@@ -123,15 +138,16 @@ class SensorGate:
         watched = state.watched[rows] | (tick - state.last_tick[rows] != 1)
         if not (odd.any() or watched.any()):
             state.value[rows], state.hold[rows], state.last_tick[rows] = values, hold, tick
-            return values, []
+            return Passed(values, values, [])
         watched |= odd.any(axis=1)
         plain = rows[~watched]
         state.value[plain], state.hold[plain], state.last_tick[plain] = (
             values[~watched], hold[~watched], tick[~watched],
         )  # fmt: skip
-        masked = values.copy()
-        masked[watched], events = self._look(state, rows[watched], tick[watched], values[watched])
-        return masked, events
+        evidence, fed = values.copy(), values.copy()
+        looked = self._look(state, rows[watched], tick[watched], values[watched])
+        evidence[watched], fed[watched] = looked.values, looked.fed
+        return Passed(evidence, fed, looked.events)
 
     def hear(self, state: QualityState, rows: Int64, now: float) -> None:
         """Note that readings of some assets arrived at `now`, on the clock that `advance` is called with."""
@@ -144,9 +160,7 @@ class SensorGate:
         quiet &= ~state.silent & (state.last_tick != UNSET)
         return [self._fall_silent(state, asset) for asset in np.flatnonzero(quiet).tolist()]
 
-    def _look(
-        self, state: QualityState, rows: Int64, tick: Int64, values: Float32
-    ) -> tuple[Float32, list[QualityEvent]]:
+    def _look(self, state: QualityState, rows: Int64, tick: Int64, values: Float32) -> Passed:
         """Judge with all checks; slower."""
         last = state.last_tick[rows]
         step = np.where(last == UNSET, 1, tick - last)
@@ -166,8 +180,9 @@ class SensorGate:
             self._say(state, int(rows[at]), int(tick[at]), reason[at], bool(silent[at]))
             for at in np.flatnonzero((reason != after.reason).any(axis=1) | silent)
         ]
-        untrue = seen.impossible | seen.converted | (after.reason > 0)
-        return np.where(untrue, np.float32(np.nan), values), events
+        untrue, dead = seen.impossible | seen.converted, after.reason > 0
+        fed = np.where(untrue | (dead & (seen.frozen | seen.alike)), np.float32(np.nan), values)
+        return Passed(np.where(dead, np.float32(np.nan), fed), fed, events)
 
     def _read(self, after: QualityState, values: Float32) -> _Seen:
         """Bring the readings into `after` and return what each looks like."""
