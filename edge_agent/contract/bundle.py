@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import BundleError
+from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.grid import Axis
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.scoring import ScoringModel
@@ -264,7 +265,10 @@ _ARRAYS = (
 
 
 def _scoring_arrays(model: ScoringModel) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in _ARRAYS} | {"spans": np.asarray(model.spans)}
+    return {name: getattr(model, name) for name in _ARRAYS} | {
+        "spans": np.asarray(model.spans),
+        "fusion": np.asarray(json.dumps(asdict(model.fusion))),
+    }
 
 
 def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
@@ -273,14 +277,15 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in _ARRAYS}
             spans = tuple(int(span) for span in stored["spans"])
-    except (OSError, ValueError, KeyError) as reason:
+            fusion = Fusion(**json.loads(str(stored["fusion"]))) if "fusion" in stored.files else Fusion()
+    except (OSError, ValueError, KeyError, TypeError) as reason:
         raise BundleError(f"{path}: not a scoring model ({reason})") from reason
     width = len(manifest.sensors)
     if arrays["level_centre"].shape != (width,) or not all(
         math.isfinite(float(np.sum(array))) for array in arrays.values()
     ):
         raise BundleError(f"{path}: must hold finite arrays for {width} sensors")
-    return ScoringModel(spans=spans, **arrays)
+    return ScoringModel(spans=spans, fusion=fusion, **arrays)
 
 
 def _sha256(path: Path) -> str:

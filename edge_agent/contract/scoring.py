@@ -2,23 +2,21 @@
 
 Sources: residual and level vectors as Mahalanobis distances over several EWMA spans, and the novelty of the state
 [level, residual]. Each is divided by its own 0.99 quantile on normal history that nothing was fitted on, and they are
-fused by a weighted log-mean (2 : 1 : 1), not by a maximum: one noisy statistic cannot raise an alarm alone.
+fused as `fusion` says.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edge_agent.contract.ewma import deviation, follow, smoothing
+from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
 from edge_agent.contract.novelty import find_centres, nearest_centre_distance
 from edge_agent.contract.range_guard import GUARD_SPAN, range_excess, range_margin
 from edge_agent.contract.types import Bool, Float64, Int64
 
 SPANS = (1, 5, 15, 60)
-WEIGHTS = (2.0, 1.0, 1.0)
-LEAST_RATIO = 0.05
-"""A statistic near zero says nothing more than a small one: without a floor its logarithm would hide the others."""
 NOVELTY_SPAN = 5
 FADING = 0.97
 """What is left each sample of the excess of a silent sensor: no alarm may last for ever."""
@@ -44,6 +42,7 @@ class ScoringModel:
         low, high: (F,) range seen.
         judged: (F,) sensors that the distances use; constant ones are only range-guarded.
         normalisers: (2S + 1,) 0.99 quantiles; ones before calibration.
+        fusion: how the statistics become one.
     """
 
     spans: tuple[int, ...]
@@ -58,6 +57,12 @@ class ScoringModel:
     high: Float64
     judged: Bool
     normalisers: Float64
+    fusion: Fusion = field(default_factory=Fusion)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the source of each statistic, in the order of `Scorer.statistics`."""
+        return ("residual",) * len(self.spans) + ("level",) * len(self.spans) + ("novelty",)
 
     def normalised(self, normalisers: Float64) -> "ScoringModel":
         """Return the model with each statistic's own 0.99 quantile."""
@@ -65,7 +70,13 @@ class ScoringModel:
 
 
 def fit_scoring(
-    residual: Float64, level: Float64, judged: Bool, low: Float64, high: Float64, spans: tuple[int, ...]
+    residual: Float64,
+    level: Float64,
+    judged: Bool,
+    low: Float64,
+    high: Float64,
+    spans: tuple[int, ...],
+    fusion: Fusion | None = None,
 ) -> ScoringModel:
     """Learn from residuals and levels (n, F) of normal data, NaN where a cell does not count."""
     width = residual.shape[1]
@@ -80,6 +91,7 @@ def fit_scoring(
         high,
         judged,
         np.ones(2 * len(spans) + 1),
+        fusion or Fusion(),
     )
     u = bounded((residual - model.residual_centre) / model.residual_scale)
     v = bounded((level - model.level_centre) / model.level_scale)
@@ -157,7 +169,6 @@ class Scorer:
         self._margin = range_margin(model.low, model.high)
         self._residual = Mahalanobis(model.residual_correlation)
         self._level = Mahalanobis(model.level_correlation)
-        self._weights = _spread_weights(len(model.spans))
 
     def follow(self, state: ScoringState, residual: Float64, level: Float64, present: Bool) -> ScoringState:
         """Return the averages after one more sample of each asset; arrays are (B, F) in scaled units."""
@@ -190,15 +201,15 @@ class Scorer:
         return np.concatenate([residual, level, novelty[:, None]], axis=1)
 
     def fuse(self, statistics: Float64) -> Float64:
-        """Return the fused statistic (n,) of statistics (n, 2S + 1): their weighted log-mean over the normalisers."""
-        ratio = np.maximum(statistics / self.model.normalisers, LEAST_RATIO)
-        return np.asarray(np.exp(np.log(ratio) @ self._weights))
+        """Return the fused statistic (n,) of statistics (n, 2S + 1)."""
+        return self.model.fusion.fuse(statistics / self.model.normalisers, self.model.sources)
 
     def guard(self, state: ScoringState, guarded: Bool) -> Float64:
         """Return (n,) the largest smoothed range excess of the `guarded` (F,) sensors.
 
-        1 is one margin outside of what was seen.
+        1 is one margin outside of what was seen. Without the guard all are 0.
         """
+        guarded = guarded & self.model.fusion.range_guard
         return np.asarray(np.where(guarded, state.excess[:, 0], 0.0).max(axis=1))
 
     def shares(self, state: ScoringState, present: Bool) -> Float64:
@@ -206,8 +217,8 @@ class Scorer:
         judged = present & self.model.judged
         total = np.zeros(present.shape)
         for weight, space, average in (
-            (WEIGHTS[0], self._residual, state.residual),
-            (WEIGHTS[1], self._level, state.level),
+            (self.model.fusion.weight("residual"), self._residual, state.residual),
+            (self.model.fusion.weight("level"), self._level, state.level),
         ):
             parts = np.maximum(space.contributions(average[:, :-1] / self._deviation, judged), 0.0)
             total += weight * (parts / np.maximum(parts.sum(axis=2, keepdims=True), 1e-12)).mean(axis=1)
@@ -231,9 +242,3 @@ class Scorer:
 def _excess_sum(excess: Float64) -> Float64:
     """Return (n, 1) the sum of excesses, never zero."""
     return np.asarray(np.maximum(excess.sum(axis=1, keepdims=True), 1e-12))
-
-
-def _spread_weights(spans: int) -> Float64:
-    """Return (2S + 1,) weights of the statistics: each source's weight over its spans, summing to 1."""
-    parts = np.r_[np.full(spans, WEIGHTS[0] / spans), np.full(spans, WEIGHTS[1] / spans), WEIGHTS[2]]
-    return np.asarray(parts / parts.sum())
