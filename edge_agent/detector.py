@@ -20,9 +20,10 @@ from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.grid import UNSET, rounds_of
 from edge_agent.contract.quality_state import QualityState
-from edge_agent.contract.scoring import Scorer, ScoringState
+from edge_agent.contract.scoring import ASPECTS, Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
 from edge_agent.contract.threshold import CLEAR_RATIO
+from edge_agent.contract.trailing import TrailingState, follow_blocks
 from edge_agent.contract.types import (
     AlarmEvent,
     Bool,
@@ -36,8 +37,10 @@ from edge_agent.contract.types import (
 )
 from edge_agent.forecaster import Forecaster
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 GOLDEN_TOLERANCE = 1e-4
+RESUMING = 10
+"""Samples without a score after a gap that starts over."""
 RECALL = 0.99
 """Of a dead sensor's forecast each sample: forgotten within hundreds of samples, as it has nothing to go by."""
 
@@ -53,7 +56,7 @@ class DetectorState:
         cursor: (A,) next place in the ring.
         hidden: (A, S) packed state of the step graph.
         pending: (A, F) forecast of the next sample, scaled.
-        scoring, alarms, quality: see there.
+        scoring, trailing, alarms, quality: see there.
     """
 
     last_tick: Int64
@@ -63,6 +66,7 @@ class DetectorState:
     hidden: Float32
     pending: Float32
     scoring: ScoringState
+    trailing: TrailingState
     alarms: AlarmState
     quality: QualityState
 
@@ -78,7 +82,8 @@ class DetectorState:
             np.zeros(assets, np.int64),
             np.zeros((assets, manifest.state_size), np.float32),
             np.zeros((assets, width), np.float32),
-            ScoringState.zero(assets, len(bundle.scoring.spans), width),
+            ScoringState.zero(assets, bundle.scoring),
+            TrailingState.start(assets, bundle.scoring.recent, bundle.scoring.least),
             AlarmState.zero(assets),
             QualityState.zero(assets, width),
         )
@@ -86,7 +91,7 @@ class DetectorState:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by a flat name; writing into them changes the state."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
-        for part in ("scoring", "alarms", "quality"):
+        for part in ("scoring", "trailing", "alarms", "quality"):
             inner = own.pop(part)
             own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
         return own
@@ -155,6 +160,7 @@ class Detector:
         self.state = DetectorState.zero(0, bundle)
         self._scaling = bundle.manifest.scaling
         self._sensor_count = len(bundle.manifest.sensors)
+        self._adapts = bundle.manifest.adaptation != "frozen"
         # A history too short for a claim of rarity has not seen the sensors' whole range either: leaving it proves
         # nothing, except for a sensor that never moved.
         short = bundle.manifest.threshold.basis == "margin"
@@ -198,14 +204,16 @@ class Detector:
         """Run the forecasts and the statistics alone, as calibration needs them; alarms stay as they are.
 
         Returns:
-            Forecasts (n, F) in engineering units and statistics (n, 2S + 1) before they are divided by their
+            Forecasts (n, F) in engineering units and statistics (n, 2S + 2) before they are divided by their
             normalisers; NaN while warming up.
         """
         block, forecast = self._run(samples)
         statistics = np.full((len(samples), len(self.bundle.scoring.normalisers)), np.nan)
         if block.asset:
             position = np.concatenate(block.position)
-            statistics[position] = self.scorer.statistics(_join(block.scoring), np.concatenate(block.present))
+            statistics[position] = self.scorer.statistics(
+                ScoringState.concatenate(block.scoring), np.concatenate(block.present)
+            )
         return forecast, statistics
 
     def _run(self, samples: Samples) -> tuple[_Block, Float32]:
@@ -232,7 +240,7 @@ class Detector:
         state, manifest = self.state, self.bundle.manifest
         passed = self.gate.check(state.quality, asset, tick, values)
         block.quality += passed.events
-        self._restart_after_gaps(asset, tick)
+        resumed = self._restart_after_gaps(asset, tick)
         scaled = self._scaling.apply(passed.values)
         present = np.isfinite(scaled)
         warm = state.seen[asset] >= manifest.warmup_ticks
@@ -242,7 +250,10 @@ class Detector:
         if passed.fed is not passed.values:
             scaled = self._scaling.apply(passed.fed)
             present = np.isfinite(scaled)
-        self._remember(asset, self._filled(asset, scaled, present), present)
+        inputs = np.concatenate([self._filled(asset, scaled, present), (~present).astype(np.float32)], axis=1)
+        if resumed.any():
+            self._prime(asset[resumed], inputs[resumed])
+        self._remember(asset, inputs)
         state.last_tick[asset] = tick
 
     def _filled(self, asset: Int64, scaled: Float32, present: Bool) -> Float32:
@@ -269,8 +280,8 @@ class Detector:
         block.scaled.append(scaled)
         block.forecast.append(pending)
 
-    def _restart_after_gaps(self, asset: Int64, tick: Int64) -> None:
-        """Start over after a gap that is too long.
+    def _restart_after_gaps(self, asset: Int64, tick: Int64) -> Bool:
+        """Start over after a gap that is too long, and return (B,) which assets did.
 
         Ticks of a shorter one are no samples: nothing arrived, nothing is remembered. Feeding them with forecasts of
         forecasts was measured to forecast worse (docs/decisions/0002).
@@ -278,21 +289,32 @@ class Detector:
         last = self.state.last_tick[asset]
         known = last != UNSET
         gap = np.where(known, tick - np.where(known, last, tick) - 1, 0)
-        lost = asset[gap > self.bundle.manifest.max_gap_ticks]
-        if len(lost):
-            self._start_over(lost)
+        lost = gap > self.bundle.manifest.max_gap_ticks
+        if lost.any():
+            self._start_over(asset[lost])
+        return lost
+
+    def _prime(self, asset: Int64, inputs: Float32) -> None:
+        """Let the forecaster believe that what it reads after a gap has been so for a window.
+
+        Then only a few samples go by without a score, not a whole warm-up; `RESUMING` of them, in which the forecast
+        finds what moves.
+        """
+        manifest = self.bundle.manifest
+        for _ in range(manifest.window_length):
+            self._remember(asset, inputs)
+        self.state.seen[asset] = max(manifest.warmup_ticks - RESUMING, 0)
 
     def _start_over(self, asset: Int64) -> None:
         state = self.state
         for array in (state.seen, state.ring, state.cursor, state.hidden, state.pending):
             array[asset] = 0
-        empty = ScoringState.zero(len(asset), len(self.bundle.scoring.spans), self._sensor_count)
+        empty = ScoringState.zero(len(asset), self.bundle.scoring)
         state.scoring.put(asset, empty)
 
-    def _remember(self, asset: Int64, filled: Float32, present: Bool) -> None:
-        """Put inputs into the ring, advance the forecaster and keep its next forecast."""
+    def _remember(self, asset: Int64, inputs: Float32) -> None:
+        """Put inputs (B, I) into the ring, advance the forecaster and keep its next forecast."""
         state, manifest = self.state, self.bundle.manifest
-        inputs = np.concatenate([filled, (~present).astype(np.float32)], axis=1)
         state.ring[asset, state.cursor[asset]] = inputs
         state.cursor[asset] = (state.cursor[asset] + 1) % manifest.window_length
         state.seen[asset] += 1
@@ -321,17 +343,24 @@ class Detector:
         events: list[AlarmEvent] = []
         if block.asset:
             threshold = self.bundle.manifest.threshold
-            together = _join(block.scoring)
+            together = ScoringState.concatenate(block.scoring)
             present = np.concatenate(block.present)
             position = np.concatenate(block.position)
-            statistic[position] = self.scorer.fuse(self.scorer.statistics(together, present))
             guard = self.scorer.guard(together, self._guarded)
-            statistic[position] = np.maximum(statistic[position], guard * threshold.value)
-            score[position] = threshold.score(statistic[position])
+            aspects = np.full((count, ASPECTS), np.nan)
+            aspects[position] = self.scorer.aspects(self.scorer.statistics(together, present), guard)
+            if not self._adapts:
+                statistic = self._against_usual(aspects, np.ones(ASPECTS))
+                score = threshold.score(statistic)
             for number, rows in enumerate(block.asset):
                 at = block.position[number]
+                if self._adapts:
+                    statistic[at] = self._against_usual(aspects[at], self.state.trailing.normaliser[rows])
+                    score[at] = threshold.score(statistic[at])
                 happened = self._follow_alarms(rows, time[at], score[at], statistic[at])
                 alarm[at] = self.state.alarms.active[rows]
+                if self._adapts:
+                    self._learn_usual(rows, aspects[at])
                 if happened.any():
                     events += self._events(happened, block, number, time[at], score[at])
         unscored = ~np.isfinite(score)
@@ -339,6 +368,19 @@ class Detector:
         return Outcomes(
             samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality
         )
+
+    def _against_usual(self, aspects: Float64, normaliser: Float64) -> Float64:
+        """Return the fused statistic (n,) of aspects (n, 3) over what is usual of late; NaN where there is none."""
+        fused = self.scorer.fuse(aspects, normaliser)
+        guard = self.scorer.news(aspects, normaliser) * self.bundle.manifest.threshold.value
+        return np.where(np.isnan(aspects[:, 0]), np.nan, np.maximum(fused, guard))
+
+    def _learn_usual(self, rows: Int64, aspects: Float64) -> None:
+        """Take samples into what is usual of late; those in an alarm only where the operator wants that."""
+        manifest = self.bundle.manifest
+        learn = (manifest.adaptation == "automatic") | ~self.state.alarms.active[rows]
+        known = np.nan_to_num(aspects, nan=0.0)
+        follow_blocks(self.state.trailing, rows, known, learn, manifest.block_rows, self.bundle.scoring.least)
 
     def _follow_alarms(self, rows: Int64, time: Float64, score: Float64, statistic: Float64) -> Transitions:
         manifest = self.bundle.manifest
@@ -413,15 +455,6 @@ class Detector:
         return SensorShare(
             sensor.name, sensor.unit, share, None if missing else actual, expected, direction, moving
         )
-
-
-def _join(states: list[ScoringState]) -> ScoringState:
-    return ScoringState(
-        np.concatenate([state.residual for state in states]),
-        np.concatenate([state.level for state in states]),
-        np.concatenate([state.excess for state in states]),
-        np.concatenate([state.bias for state in states]),
-    )
 
 
 def open_detector(bundle: Bundle, inference: str | None = None, provider: str = "cpu") -> Detector:

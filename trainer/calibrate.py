@@ -14,8 +14,9 @@ import numpy as np
 
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.errors import HistoryError
-from edge_agent.contract.scoring import SPANS, Scorer, ScoringModel, fit_scoring
+from edge_agent.contract.scoring import ASPECTS, SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
+from edge_agent.contract.trailing import BLOCKS, normalisers_of
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
 from edge_agent.detector import Detector, open_detector
 
@@ -69,7 +70,7 @@ def untouched_scoring(width: int) -> ScoringModel:
     zeros, ones, eye = np.zeros(width), np.ones(width), np.eye(width)
     return ScoringModel(
         (1,), zeros, ones, eye, zeros, ones, eye, np.zeros((1, 2 * width)), zeros - 1e30, zeros + 1e30,
-        np.ones(width, np.bool_), np.ones(3),
+        np.ones(width, np.bool_), np.ones(4),
     )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def calibrate(
     scoring = learning.scoring(~held_out)
     _, statistics = measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)
     statistics[~held_out] = np.nan
-    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def calibrate_in_folds(
         others = replace(fold.bundle, scoring=learning.scoring(~fold.rows))
         _, measured = measure(open_detector(others), samples, on_rows)
         statistics[fold.rows] = measured[fold.rows]
-    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week)
 
 
 class _Learning:
@@ -149,6 +150,7 @@ class _Learning:
         scaling = bundle.manifest.scaling
         self._judged = ~scaling.constant
         self._known = np.isfinite(forecast).all(axis=1)
+        self._run = _runs(samples, bundle.manifest.max_gap_ticks)
         self._level = np.asarray(scaling.apply(gated(open_detector(bundle), samples)), np.float64)
         self._residual = self._level - scaling.apply(forecast)
         self._range = np.nanmin(self._level, axis=0), np.nanmax(self._level, axis=0)
@@ -165,30 +167,84 @@ class _Learning:
             raise HistoryError(
                 f"history too short: {int(rows.sum())} rows to learn residuals from, at least {LEAST_ROWS} are needed"
             )
-        return fit_scoring(self._residual[rows], self._level[rows], self._judged, *self._range, self._spans)
+        return fit_scoring(
+            self._residual[rows],
+            self._level[rows],
+            self._judged,
+            *self._range,
+            self._spans,
+            run=self._run[rows],
+        )
+
+
+def _runs(samples: Samples, max_gap_ticks: int) -> Int64:
+    """Return (n,) a number for each stretch of samples of one asset without a gap that starts over."""
+    broken = (np.diff(samples.asset) != 0) | (np.diff(samples.tick) - 1 > max_gap_ticks)
+    return np.asarray(np.r_[0, np.cumsum(broken)])
 
 
 def _judged(
-    bundle: Bundle, scoring: ScoringModel, forecast: Float32, statistics: Float64, alarms_per_week: float
+    bundle: Bundle,
+    scoring: ScoringModel,
+    samples: Samples,
+    forecast: Float32,
+    statistics: Float64,
+    alarms_per_week: float,
 ) -> Calibrated:
-    """Turn the statistics (n, 2S + 1) of rows that count, NaN elsewhere, into normalisers and a threshold."""
-    usable = np.isfinite(statistics).all(axis=1)
+    """Turn the statistics (n, 2S + 2) of rows that count, NaN elsewhere, into normalisers and a threshold."""
+    usable = np.isfinite(statistics[:, :-1]).all(axis=1)
     if usable.sum() < LEAST_ROWS:
         raise HistoryError(
             f"history too short: {int(usable.sum())} rows have a score, at least {LEAST_ROWS} are needed"
         )
     used = statistics[usable]
-    scoring = scoring.normalised(np.maximum(np.quantile(used, 0.99, axis=0), 1e-6))
-    fused = Scorer(scoring).fuse(used)
+    scoring = scoring.normalised(_normalisers(used))
+    manifest = bundle.manifest
+    length = 0 if manifest.adaptation == "frozen" else manifest.block_rows
+    fused, recent = _against_usual(scoring, used, samples.asset[usable], length)
+    scoring = replace(scoring, recent=recent)
     threshold = calibrate_threshold(
         fused,
-        bundle.manifest.sampling_interval_seconds,
+        manifest.sampling_interval_seconds,
         alarms_per_week,
         separation=max(scoring.spans),
+        block_rows=length,
     )
     statistic = np.full(len(statistics), np.nan)
     statistic[usable] = fused
     return Calibrated(scoring, threshold, forecast, statistic, len(used))
+
+
+def _normalisers(statistics: Float64) -> Float64:
+    """Return (2S + 2,) the 0.99 quantile of each statistic; 1 for a shape that is never judged."""
+    found = np.quantile(statistics[:, :-1], 0.99, axis=0)
+    shape = statistics[np.isfinite(statistics[:, -1]), -1]
+    # A shape is scaled by its own model already, and must not be lifted to a quantile below what is worth an alarm.
+    return np.asarray(
+        np.maximum(np.r_[found, max(np.quantile(shape, 0.99), 1.0) if len(shape) else 1.0], 1e-6)
+    )
+
+
+def _against_usual(
+    scoring: ScoringModel, statistics: Float64, asset: Int64, length: int
+) -> tuple[Float64, Float32]:
+    """Return the fused statistic (n,) as the detector judges it, and the block maxima (R, 3) that it begins with.
+
+    `length` is that of a block; 0 where nothing adapts.
+    """
+    scorer = Scorer(scoring)
+    aspects = scorer.aspects(statistics, np.zeros(len(statistics)))
+    if not length:
+        return scorer.fuse(aspects, np.ones(ASPECTS)), np.ones((1, ASPECTS), np.float32)
+    normaliser, recent = np.empty(aspects.shape), []
+    assets = np.unique(asset)
+    for one in assets:
+        rows = asset == one
+        normaliser[rows], maxima = normalisers_of(
+            np.nan_to_num(aspects[rows], nan=0.0), length, scoring.least
+        )
+        recent.append(maxima[-max(1, BLOCKS // len(assets)) :])
+    return scorer.fuse(aspects, normaliser), np.concatenate(recent)[-BLOCKS:]
 
 
 def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None) -> tuple[Float32, Float64]:
@@ -203,7 +259,7 @@ def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None)
         on_rows: told how many rows were done.
 
     Returns:
-        Forecasts (n, F) in engineering units and statistics (n, 2S + 1), see `Detector.measure`.
+        Forecasts (n, F) in engineering units and statistics (n, 2S + 2), see `Detector.measure`.
     """
     forecast = np.empty(samples.values.shape, np.float32)
     statistics = np.empty((len(samples), len(detector.bundle.scoring.normalisers)))

@@ -15,7 +15,7 @@ from edge_agent.version import VERSION
 from trainer.benchmark.command import add_benchmark_options, benchmark
 from trainer.cleaning import Cleaned, clean
 from trainer.console import Console
-from trainer.fit_options import FitOptions, broken_rule, check_out, read_options
+from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
@@ -125,6 +125,12 @@ def _add_fit(commands: Any) -> None:
         help=f"alarm budget (default {defaults.alarms_per_week:g})",
     )
     parser.add_argument("--inference", choices=("step", "window"), help="mode it is calibrated for")
+    parser.add_argument(
+        "--adaptation",
+        choices=ADAPTATIONS,
+        help="what is usual of late: the history's, that of recent rows, or also of those in an alarm",
+    )
+    parser.add_argument("--usual-days", type=float, metavar="DAYS", help="how far back that is (default 14)")
     _add_plots(parser)
 
 
@@ -136,6 +142,8 @@ _FIT_FLAGS = {
     "seed": "--seed",
     "alarms_per_week": "--alarms-per-week",
     "inference": "--inference",
+    "adaptation": "--adaptation",
+    "usual_days": "--usual-days",
 }
 
 

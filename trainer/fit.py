@@ -19,6 +19,7 @@ from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundl
 from edge_agent.contract.grid import Axis
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.threshold import Threshold
+from edge_agent.contract.trailing import block_rows
 from edge_agent.contract.types import Float32
 from edge_agent.detector import Detector, golden_samples, load_detector, open_detector
 from edge_agent.version import VERSION
@@ -41,6 +42,8 @@ from trainer.habits import sensor_habits
 from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
 from trainer.progress import Progress
 from trainer.verify import prove_parity
+
+DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -205,10 +208,19 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         inference=options.inference,
         warmup_ticks=spec.window_length,
         max_gap_ticks=options.max_gap_ticks,
+        adaptation=_adaptation(cleaned, options),
+        block_rows=block_rows(options.usual_days, cleaned.interval),
         threshold=Threshold("margin", 1e30, options.alarms_per_week, 0.0),
         parity=parity,
     )
     return Bundle(draft, manifest, untouched_scoring(len(sensors)))
+
+
+def _adaptation(cleaned: Cleaned, options: FitOptions) -> str:
+    if options.adaptation != "auto":
+        return options.adaptation
+    longest = max(int(series.ticks[-1] - series.ticks[0]) for series in cleaned.series) * cleaned.interval
+    return "trailing" if longest >= options.usual_days * DAY_SECONDS else "frozen"
 
 
 def _skill(

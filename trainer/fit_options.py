@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.errors import ConfigurationError, UsageError
+from edge_agent.contract.trailing import POLICIES
 
 _LEAST = {
     "window_length": 2,
@@ -18,10 +19,12 @@ _LEAST = {
     "windows_per_epoch": 1,
     "seed": 0,
     "alarms_per_week": 1e-6,
+    "usual_days": 1e-3,
 }
-_FRACTIONS = ("learning_rate", "alarms_per_week")
+_FRACTIONS = ("learning_rate", "alarms_per_week", "usual_days")
 _LARGEST = 2**31 - 1
 """Seeds and counts travel through 32-bit integers."""
+ADAPTATIONS = ("auto", *POLICIES)
 _INFERENCE = ("step", "window")
 
 
@@ -37,6 +40,9 @@ class FitOptions:
         epochs, batch_size, learning_rate, patience, windows_per_epoch, seed: of training.
         alarms_per_week: the alarm budget of one asset.
         inference: `step` or `window`, the mode that is calibrated and deployed.
+        adaptation: what is usual of late, one of `trailing.POLICIES`; `auto` is `trailing` for a history that spans
+            `usual_days` and `frozen` for a shorter one, which has not seen what is usual.
+        usual_days: how far back what is usual of late looks.
         units_of_sensors: engineering unit of each sensor, by name.
     """
 
@@ -52,6 +58,8 @@ class FitOptions:
     seed: int = 0
     alarms_per_week: float = 1.0
     inference: str = "step"
+    adaptation: str = "auto"
+    usual_days: float = 14.0
     units_of_sensors: tuple[tuple[str, str], ...] = ()
 
 
@@ -71,8 +79,9 @@ def broken_rule(key: str, value: Any) -> str | None:
         return None if pairs else "must be a table of units by the names of the sensors"
     if not isinstance(value, str) or not value.strip():
         return "must be text"
-    if key == "inference" and value not in _INFERENCE:
-        return f"is {value!r}, known are {' and '.join(_INFERENCE)}"
+    for name, known in (("inference", _INFERENCE), ("adaptation", ADAPTATIONS)):
+        if key == name and value not in known:
+            return f"is {value!r}, known are {' and '.join(known)}"
     return None
 
 

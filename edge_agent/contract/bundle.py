@@ -18,9 +18,11 @@ from edge_agent.contract.errors import BundleError
 from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.grid import Axis
 from edge_agent.contract.scaling import Scaling
-from edge_agent.contract.scoring import ScoringModel
+from edge_agent.contract.scoring import ASPECTS, ScoringModel
+from edge_agent.contract.shape_novelty import WINDOW, ShapeModel
 from edge_agent.contract.tail import Tail
 from edge_agent.contract.threshold import Threshold
+from edge_agent.contract.trailing import BLOCKS, LEAST_BLOCK, POLICIES
 
 CONTRACT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -70,6 +72,8 @@ class Manifest:
         inference: the mode it was calibrated in, `step` or `window`.
         warmup_ticks: samples before the first score.
         max_gap_ticks: a longer gap starts over.
+        adaptation: what is usual of late, one of `trailing.POLICIES`.
+        block_rows: samples of a block of what is usual of late.
         threshold: the alarm threshold.
         alarm_rules: when alarms open and close.
         trained: training range, rows, fingerprint of the data, versions.
@@ -95,6 +99,8 @@ class Manifest:
     warmup_ticks: int
     max_gap_ticks: int
     threshold: Threshold
+    adaptation: str = "frozen"
+    block_rows: int = LEAST_BLOCK
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -238,10 +244,13 @@ def _check(manifest: Manifest) -> None:
         ("open_count", rules.open_count),
         ("clear_samples", rules.clear_samples),
         ("update_samples", rules.update_samples),
+        ("block_rows", manifest.block_rows),
         ("max_gap_ticks + 1", manifest.max_gap_ticks + 1),
     ):
         if value <= 0:
             raise ValueError(f"{name}: must be above 0")
+    if manifest.adaptation not in POLICIES:
+        raise ValueError(f"adaptation: must be one of {', '.join(POLICIES)}")
     if not rules.open_count <= rules.open_window <= 63:
         raise ValueError("open_window: must be at least open_count and at most 63")
 
@@ -260,7 +269,7 @@ def _check_type(name: str, wanted: Any, value: Any) -> None:
 
 _ARRAYS = (
     "residual_centre", "residual_scale", "residual_correlation", "level_centre", "level_scale",
-    "level_correlation", "centres", "low", "high", "judged", "normalisers",
+    "level_correlation", "centres", "low", "high", "judged", "normalisers", "recent",
 )  # fmt: skip
 
 
@@ -268,6 +277,7 @@ def _scoring_arrays(model: ScoringModel) -> dict[str, Any]:
     return {name: getattr(model, name) for name in _ARRAYS} | {
         "spans": np.asarray(model.spans),
         "fusion": np.asarray(json.dumps(asdict(model.fusion))),
+        **{f"shapes.{item.name}": getattr(model.shapes, item.name) for item in fields(ShapeModel)},
     }
 
 
@@ -278,14 +288,22 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
             arrays = {name: stored[name] for name in _ARRAYS}
             spans = tuple(int(span) for span in stored["spans"])
             fusion = Fusion(**json.loads(str(stored["fusion"]))) if "fusion" in stored.files else Fusion()
+            shapes = ShapeModel(**{item.name: stored[f"shapes.{item.name}"] for item in fields(ShapeModel)})
     except (OSError, ValueError, KeyError, TypeError) as reason:
         raise BundleError(f"{path}: not a scoring model ({reason})") from reason
     width = len(manifest.sensors)
     if arrays["level_centre"].shape != (width,) or not all(
-        math.isfinite(float(np.sum(array))) for array in arrays.values()
+        math.isfinite(float(np.sum(array))) for array in (*arrays.values(), shapes.references, shapes.scale)
     ):
         raise BundleError(f"{path}: must hold finite arrays for {width} sensors")
-    return ScoringModel(spans=spans, fusion=fusion, **arrays)
+    known = len(shapes.sensors)
+    if shapes.references.shape[::2] != (known, WINDOW) or shapes.scale.shape != (known,):
+        raise BundleError(
+            f"{path}: shapes: must hold windows of {WINDOW} samples for each sensor that it names"
+        )
+    if arrays["recent"].shape[1:] != (ASPECTS,) or len(arrays["recent"]) > BLOCKS:
+        raise BundleError(f"{path}: recent: must hold at most {BLOCKS} maxima of {ASPECTS} aspects")
+    return ScoringModel(spans=spans, fusion=fusion, shapes=shapes, **arrays)
 
 
 def _sha256(path: Path) -> str:

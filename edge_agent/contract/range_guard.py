@@ -10,11 +10,11 @@ from edge_agent.contract.types import Float64
 
 GUARD_SPAN = 5
 MARGIN_RATIO = 0.05
-EXCESS_BOUND = 4.0
+EXCESS_BOUND = 20.0
 
 
 def range_excess(scaled: Float64, low: Float64, high: Float64, margin: Float64) -> Float64:
-    """Return (B, F): 0 inside [low, high], 1 at one margin outside, at most 4."""
+    """Return (B, F): 0 inside [low, high], 1 at one margin outside, at most 20."""
     outside = np.maximum(np.maximum(low - scaled, scaled - high), 0.0)
     return np.asarray(np.minimum(outside / margin, EXCESS_BOUND))
 

@@ -1,20 +1,22 @@
 """Residuals and levels become statistics, one fused statistic, a score, and each sensor's share of it.
 
-Sources: residual and level vectors as Mahalanobis distances over several EWMA spans, and the novelty of the state
-[level, residual]. Each is divided by its own 0.99 quantile on normal history that nothing was fitted on, and they are
-fused as `fusion` says.
+Sources: residual and level vectors as Mahalanobis distances over several EWMA spans, the novelty of the state
+[level, residual], and that of the shape of the last readings. Each is divided by its own 0.99 quantile on normal
+history that nothing was fitted on. They make up three aspects, each held against what is usual of late (`trailing`): the
+deviation, which `fusion` fuses of residual, level and novelty; the shape; and the range guard.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from edge_agent.contract.ewma import deviation, follow, smoothing
-from edge_agent.contract.fusion import Fusion
+from edge_agent.contract.fusion import LEAST_RATIO, Fusion
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
 from edge_agent.contract.novelty import find_centres, nearest_centre_distance
 from edge_agent.contract.range_guard import GUARD_SPAN, range_excess, range_margin
-from edge_agent.contract.types import Bool, Float64, Int64
+from edge_agent.contract.shape_novelty import WINDOW, ShapeModel, fit_shapes, shape_statistic
+from edge_agent.contract.types import Bool, Float32, Float64, Int64
 
 SPANS = (1, 5, 15, 60)
 NOVELTY_SPAN = 5
@@ -24,6 +26,12 @@ BIAS_SPANS = 10
 """The bias follows levels ten times slower than the longest span looks at them: a fault outruns it."""
 BIAS_BOUND = 3.0
 """Standard deviations that a slow drift of normal operation may take away; what drifts farther is news."""
+ASPECTS = 3
+"""Deviation, shape, range."""
+RANGE_SLACK = 1.25
+"""An excursion is news when it goes a quarter farther beyond the range than those of late."""
+LEAST_DEVIATION = 0.3
+"""Of the 0.99 quantile: what is usual of late is never smaller, however quiet the machine became."""
 BIAS_GATE = 2.0
 """A sensor whose smoothed level is farther away than this is not learnt from: nothing is learnt inside an alarm."""
 
@@ -41,7 +49,9 @@ class ScoringModel:
         centres: (K, 2F) of [level, residual].
         low, high: (F,) range seen.
         judged: (F,) sensors that the distances use; constant ones are only range-guarded.
-        normalisers: (2S + 1,) 0.99 quantiles; ones before calibration.
+        normalisers: (2S + 2,) 0.99 quantiles; ones before calibration.
+        shapes: of normal operation.
+        recent: (R, 3) block maxima of the aspects at the end of the history, see `trailing`.
         fusion: how the statistics become one.
     """
 
@@ -57,12 +67,19 @@ class ScoringModel:
     high: Float64
     judged: Bool
     normalisers: Float64
+    shapes: ShapeModel = field(default_factory=ShapeModel.none)
+    recent: Float32 = field(default_factory=lambda: np.ones((1, ASPECTS), np.float32))
     fusion: Fusion = field(default_factory=Fusion)
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Return the source of each statistic, in the order of `Scorer.statistics`."""
-        return ("residual",) * len(self.spans) + ("level",) * len(self.spans) + ("novelty",)
+        return ("residual",) * len(self.spans) + ("level",) * len(self.spans) + ("novelty", "shape")
+
+    @property
+    def least(self) -> Float64:
+        """Return (3,) how small what is usual of late may become, of each aspect."""
+        return np.array([LEAST_DEVIATION, self.shapes.least, 1.0 / RANGE_SLACK])
 
     def normalised(self, normalisers: Float64) -> "ScoringModel":
         """Return the model with each statistic's own 0.99 quantile."""
@@ -77,8 +94,13 @@ def fit_scoring(
     high: Float64,
     spans: tuple[int, ...],
     fusion: Fusion | None = None,
+    run: Int64 | None = None,
 ) -> ScoringModel:
-    """Learn from residuals and levels (n, F) of normal data, NaN where a cell does not count."""
+    """Learn from residuals and levels (n, F) of normal data, NaN where a cell does not count.
+
+    `run` (n,) is the same number for rows that follow each other without a break; None is no break at all.
+    """
+    run = np.zeros(len(level), np.int64) if run is None else run
     width = residual.shape[1]
     model = ScoringModel(
         spans,
@@ -90,8 +112,8 @@ def fit_scoring(
         low,
         high,
         judged,
-        np.ones(2 * len(spans) + 1),
-        fusion or Fusion(),
+        np.ones(2 * len(spans) + 2),
+        fusion=fusion or Fusion(),
     )
     u = bounded((residual - model.residual_centre) / model.residual_scale)
     v = bounded((level - model.level_centre) / model.level_scale)
@@ -107,6 +129,7 @@ def fit_scoring(
         residual_correlation=shrunk_correlation(np.where(present, u, np.nan)),
         level_correlation=shrunk_correlation(np.where(present, v, np.nan)),
         centres=find_centres(states[min(4 * NOVELTY_SPAN, len(states) - 1) :]),
+        shapes=fit_shapes(level, run, judged) if model.fusion.weight("shape") else ShapeModel.none(),
     )
 
 
@@ -127,30 +150,47 @@ class ScoringState:
         residual, level: (A, S + 1, F); the last span is the novelty's.
         excess: (A, 1, F) smoothed range excess.
         bias: (A, 1, F) how far the levels have slowly drifted from those of training, standard deviations.
+        window: (A, W, M) the last readings of the sensors whose shape is judged, scaled units, the newest last.
+        heard: (A,) samples in `window`, at most W.
     """
 
     residual: Float64
     level: Float64
     excess: Float64
     bias: Float64
+    window: Float32
+    heard: Int64
 
     @staticmethod
-    def zero(assets: int, spans: int, sensors: int) -> "ScoringState":
+    def zero(assets: int, model: ScoringModel) -> "ScoringState":
         """Return the state of assets that have seen nothing."""
-        shape = (assets, spans + 1, sensors)
+        sensors = len(model.judged)
+        shape = (assets, len(model.spans) + 1, sensors)
         single = (assets, 1, sensors)
-        return ScoringState(np.zeros(shape), np.zeros(shape), np.zeros(single), np.zeros(single))
+        window = np.zeros((assets, WINDOW, len(model.shapes.sensors)), np.float32)
+        return ScoringState(
+            np.zeros(shape),
+            np.zeros(shape),
+            np.zeros(single),
+            np.zeros(single),
+            window,
+            np.zeros(assets, np.int64),
+        )
 
     def take(self, rows: Int64) -> "ScoringState":
         """Return a copy of some rows."""
-        return ScoringState(self.residual[rows], self.level[rows], self.excess[rows], self.bias[rows])
+        return ScoringState(*(getattr(self, item.name)[rows] for item in fields(self)))
 
     def put(self, rows: Int64, values: "ScoringState") -> None:
         """Write rows back."""
-        self.residual[rows] = values.residual
-        self.level[rows] = values.level
-        self.excess[rows] = values.excess
-        self.bias[rows] = values.bias
+        for item in fields(self):
+            getattr(self, item.name)[rows] = getattr(values, item.name)
+
+    @staticmethod
+    def concatenate(parts: "list[ScoringState]") -> "ScoringState":
+        """Return the rows of all parts, in order."""
+        names = [item.name for item in fields(ScoringState)]
+        return ScoringState(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class Scorer:
@@ -169,6 +209,7 @@ class Scorer:
         self._margin = range_margin(model.low, model.high)
         self._residual = Mahalanobis(model.residual_correlation)
         self._level = Mahalanobis(model.level_correlation)
+        self._aspect_weights = model.fusion.aspect_weights
 
     def follow(self, state: ScoringState, residual: Float64, level: Float64, present: Bool) -> ScoringState:
         """Return the averages after one more sample of each asset; arrays are (B, F) in scaled units."""
@@ -187,10 +228,23 @@ class Scorer:
                 present[:, None], follow(state.excess, excess, present, self._guard_a), FADING * state.excess
             ),
             np.clip(drifted, -BIAS_BOUND, BIAS_BOUND),
+            self._next_window(state.window, level, present),
+            np.minimum(state.heard + 1, WINDOW),
         )
 
+    def _next_window(self, window: Float32, level: Float64, present: Bool) -> Float32:
+        """Return the windows one sample later; a missing reading repeats the one before it."""
+        sensors = self.model.shapes.sensors
+        if not len(sensors):
+            return window
+        newest = np.where(present[:, sensors], level[:, sensors], window[:, -1]).astype(np.float32)
+        return np.concatenate([window[:, 1:], newest[:, None]], axis=1)
+
     def statistics(self, state: ScoringState, present: Bool) -> Float64:
-        """Return (n, 2S + 1): residual distance a span, level distance a span, novelty."""
+        """Return (n, 2S + 2): residual distance a span, level distance a span, novelty of state and of shape.
+
+        The last is NaN where no shape can be judged: no sensor's shapes recur, or the window is not full yet.
+        """
         judged = present & self.model.judged
         residual = self._residual.distance(state.residual[:, :-1] / self._deviation, judged)
         level = self._level.distance(state.level[:, :-1] / self._deviation, judged)
@@ -198,11 +252,44 @@ class Scorer:
         novelty = nearest_centre_distance(
             vector, self.model.centres, np.concatenate([judged, judged], axis=1)
         )
-        return np.concatenate([residual, level, novelty[:, None]], axis=1)
+        return np.concatenate(
+            [residual, level, novelty[:, None], self._shape(state, judged)[:, None]], axis=1
+        )
 
-    def fuse(self, statistics: Float64) -> Float64:
-        """Return the fused statistic (n,) of statistics (n, 2S + 1)."""
-        return self.model.fusion.fuse(statistics / self.model.normalisers, self.model.sources)
+    def _shape(self, state: ScoringState, judged: Bool) -> Float64:
+        shapes = self.model.shapes
+        found = np.full(len(judged), np.nan)
+        full = state.heard >= WINDOW
+        if len(shapes.sensors) and full.any():
+            found[full] = shape_statistic(shapes, state.window[full], judged[np.ix_(full, shapes.sensors)])
+        return found
+
+    def aspects(self, statistics: Float64, guard: Float64) -> Float64:
+        """Return (n, 3) deviation, shape and range; the shape is NaN where it cannot be judged.
+
+        Args:
+            statistics: (n, 2S + 2).
+            guard: (n,) from `guard`.
+        """
+        ratios = statistics / self.model.normalisers
+        deviation = self.model.fusion.fuse(ratios[:, :-1], self.model.sources[:-1])
+        return np.stack([deviation, ratios[:, -1], guard], axis=1)
+
+    def fuse(self, aspects: Float64, normaliser: Float64) -> Float64:
+        """Return the fused statistic (n,) of deviation and shape, and of either alone where the other is unknown.
+
+        Args:
+            aspects: (n, 3).
+            normaliser: (n, 3) or (3,) what is usual of late.
+        """
+        ratio = np.maximum(aspects[:, :2] / normaliser[..., :2], LEAST_RATIO)
+        weight = np.where(np.isnan(ratio), 0.0, self._aspect_weights)
+        log = np.log(np.where(weight > 0.0, ratio, 1.0))
+        return np.asarray(np.exp((log * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)))
+
+    def news(self, aspects: Float64, normaliser: Float64) -> Float64:
+        """Return (n,) how far the range is left, 1 where that is news, over what is usual of late."""
+        return np.asarray(aspects[:, 2] / np.maximum(1.0, RANGE_SLACK * normaliser[..., 2]))
 
     def guard(self, state: ScoringState, guarded: Bool) -> Float64:
         """Return (n,) the largest smoothed range excess of the `guarded` (F,) sensors.

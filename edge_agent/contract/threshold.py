@@ -9,10 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_agent.contract.tail import WEEK_SECONDS, Tail, fit_tail
+from edge_agent.contract.trailing import QUANTILE
 from edge_agent.contract.types import Float64
 
-TAIL_MARGIN = 1.5
-"""Later normal data is never quite like the calibration block: plain tails realise 1.1 to 6.6 times the asked rate."""
+RARER = 3.0
+"""Later normal data is never quite like the calibration block: plain tails realise 1.1 to 6.6 times the asked rate.
+So the threshold is that of a rate three times rarer than asked. A factor on the value instead, as 1.5, is next to
+nothing on a statistic with heavy tails and out of reach on one with thin tails (docs/decisions/0004)."""
+SLOPE = 0.1
+"""With no tail to go by: how much higher, in logarithms, what is ten times rarer stands; 1.26 times."""
 CLEAR_RATIO = 0.8
 """An alarm clears below this part of the threshold *value*; a part of the score would be no hysteresis."""
 
@@ -39,13 +44,13 @@ class Threshold:
         """Return the score of each fused statistic; NaN stays NaN."""
         if self.tail is None:
             return np.asarray(statistic / self.value)
-        rate = self.tail.rate(statistic / TAIL_MARGIN)
-        known = np.maximum(1.0 + np.log10(self.alarms_per_week / rate), 0.0)
+        rate = self.tail.rate(statistic)
+        known = np.maximum(1.0 + np.log10(self.alarms_per_week / RARER / rate), 0.0)
         return np.asarray(np.where(np.isfinite(statistic), known, np.nan))
 
 
 def calibrate_threshold(
-    statistic: Float64, interval: float, alarms_per_week: float, separation: int
+    statistic: Float64, interval: float, alarms_per_week: float, separation: int, block_rows: int = 0
 ) -> Threshold:
     """Choose the threshold for a budget from the fused statistic of normal data that nothing was fitted on.
 
@@ -54,11 +59,17 @@ def calibrate_threshold(
         interval: seconds between samples.
         alarms_per_week: the alarm budget of one asset.
         separation: quiet samples that separate two clusters.
+        block_rows: of what is usual of late, where the statistic is a ratio to that: of such blocks one in twenty
+            exceeds 1, and a short history need not tell what a margin is. 0 is no such ratio.
     """
     supported = WEEK_SECONDS / (len(statistic) * interval)
     tail = fit_tail(statistic, interval, separation) if supported <= alarms_per_week else None
     if tail is not None:
-        value = TAIL_MARGIN * tail.value_at(alarms_per_week)
+        value = tail.value_at(alarms_per_week / RARER)
         return Threshold("tail", value, alarms_per_week, supported, tail)
-    value = max(1.5 * float(np.quantile(statistic, 0.99)), 1.25 * float(statistic.max()))
+    if block_rows:
+        blocks = WEEK_SECONDS / (block_rows * interval)
+        value = max(((1.0 - QUANTILE) * blocks / alarms_per_week) ** SLOPE, 1.0)
+    else:
+        value = max(1.5 * float(np.quantile(statistic, 0.99)), 1.25 * float(statistic.max()))
     return Threshold("margin", value, alarms_per_week, supported)

@@ -39,7 +39,7 @@ def benchmark(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     # Keras and scikit-learn take seconds to import: not before the options are known to be usable.
     from trainer.benchmark.cases import Contender, Suite
     from trainer.benchmark.floors import all_floors
-    from trainer.benchmark.forewarn import GAPS, Forewarn, ForewarnOptions
+    from trainer.benchmark.forewarn import CONFIGURATIONS, Forewarn, ForewarnOptions
     from trainer.benchmark.nab import Nab
     from trainer.benchmark.plant import Plant
     from trainer.benchmark.report import report, tables
@@ -51,9 +51,7 @@ def benchmark(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     suite = suites[options.set]
     plans = suite.plans(options.data, options.quick)
     epochs = min(options.epochs, QUICK_EPOCHS) if options.quick else options.epochs
-    settings = ForewarnOptions(
-        options.forecaster, epochs, GAPS.get(suite.name, ForewarnOptions.max_gap_ticks)
-    )
+    settings = ForewarnOptions(options.forecaster, epochs, **CONFIGURATIONS.get(suite.name, {}))
     contenders: list[Contender] = [Forewarn(settings), *all_floors()]
     seeds = options.seeds or (1 if options.quick else suite.seeds)
     begun = time.monotonic()

@@ -1,12 +1,14 @@
 """Our own contender: the daemon's detector, fitted on a case's history and run over its test rows."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import trainer.fit
+from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.types import AlarmEvent, Float32, Int64, Outcomes, Samples
 from edge_agent.detector import Detector
 from trainer.backend import keras
@@ -28,16 +30,31 @@ class ForewarnOptions:
         epochs: at most.
         max_gap_ticks: a longer gap starts over.
         units: of the LSTM layers.
+        adaptation, usual_days: what is usual of late, see `FitOptions`.
+        alarm_rules: when alarms open and close.
     """
 
     forecaster: str = "lstm"
     epochs: int = 30
     max_gap_ticks: int = 60
     units: tuple[int, ...] = (128, 64, 32)
+    adaptation: str = "auto"
+    usual_days: float = 14.0
+    alarm_rules: AlarmRules = field(default_factory=AlarmRules)
 
 
-GAPS = {"nab": 2000}
-"""Sets with another `max_gap_ticks`: traffic counts of NAB pause every few rows, and each row is scored."""
+_LONG_ALARMS = AlarmRules(clear_samples=100)
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "smap": {"adaptation": "automatic", "usual_days": 2.0, "alarm_rules": _LONG_ALARMS},
+    "nab": {
+        "adaptation": "automatic",
+        "alarm_rules": replace(_LONG_ALARMS, open_count=1, open_window=1),
+        "max_gap_ticks": 2000,
+    },
+}
+"""Sets with settings of their own. Spacecraft and servers change what they do for good, and nobody is there to accept
+it as normal: their alarms last until it is usual. Telemetry is recorded for days, not months. A row of NAB is minutes
+long, so a single one opens an alarm; its traffic counts pause every few rows, and each row is scored."""
 
 
 class Forewarn:
@@ -80,11 +97,15 @@ def fit_detector(case: Case, seed: int, options: ForewarnOptions) -> Detector:
         max_gap_ticks=options.max_gap_ticks,
         alarms_per_week=ALARMS_PER_WEEK,
         seed=seed,
+        adaptation=options.adaptation,
+        usual_days=options.usual_days,
     )
     if lstm:
         keras.utils.clear_session()  # a process fits many models
     with tempfile.TemporaryDirectory() as scratch:
-        return trainer.fit.fit_detector(cleaned, wanted, Path(scratch))
+        detector = trainer.fit.fit_detector(cleaned, wanted, Path(scratch))
+    manifest = replace(detector.bundle.manifest, alarm_rules=options.alarm_rules)
+    return Detector(replace(detector.bundle, manifest=manifest), detector.forecaster)
 
 
 def _samples(ticks: Int64, values: Float32) -> Samples:

@@ -28,6 +28,7 @@ from trainer.benchmark.ranking import average_precision, mean_of_known
 
 INTERVAL = 60.0
 """Seconds; the source says "about a minute"."""
+DAY_TICKS = 1440
 LABELS = "labeled_anomalies.csv"
 
 
@@ -130,12 +131,13 @@ def _sequences(path: Path) -> dict[str, list[tuple[int, int]]]:
 
 
 def _make(folder: Path, name: str, sequences: Sequence[tuple[int, int]], seed: int) -> Case:
-    """Read one channel; its test rows follow the training rows without a gap, as the set has no times."""
+    """Read one channel; training and test part are two recordings, so a day without readings is put between them."""
     learnt, judged = (_values(folder / part / f"{name}.npz") for part in ("train", "test"))
     labels = np.zeros(len(judged), np.int8)
     for first, last in sequences:
         labels[first : last + 1] = 1
     ticks = np.arange(len(learnt) + len(judged))
+    ticks[len(learnt) :] += DAY_TICKS
     return Case(
         name,
         ("telemetry",),

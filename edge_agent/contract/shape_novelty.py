@@ -1,0 +1,133 @@
+"""Shape novelty: how far the shape of the last readings is from any shape that normal operation showed before.
+
+The shape is the window of the last 32 samples of one sensor without its mean; the statistic is the root mean square
+distance to the nearest of the reference windows (discords: Keogh, Lin and Fu 2005, HOT SAX; without the
+normalisation of the variance, because how far a signal moves is part of its shape). It finds what no single reading shows, a cycle that
+is too long, cut short or missing.
+
+It says something only of sensors whose shapes recur: where the windows of one part of normal history are no nearer to
+those of another than to a straight line, every new window is a novelty. Such sensors are left out, and cost nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_agent.contract.types import Bool, Float32, Float64, Int64
+
+WINDOW = 32
+"""Samples; with 16 the shapes of two thirds as many events were new, with 64 no more (docs/decisions/0004)."""
+REFERENCES = 512
+"""Windows at most, evenly spaced over the history: more cost time at the edge and are hardly nearer."""
+RECURRENCE = 0.5
+"""A sensor is judged if its later windows are at most half as far from earlier ones as from a straight line."""
+LEAST_DISTANCE = 0.2
+"""Of a standard deviation of the sensor: a smaller difference of shape is not worth an alarm, however exactly the
+history repeats itself."""
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class ShapeModel:
+    """Shapes of normal operation.
+
+    Attributes:
+        sensors: (M,) positions of the sensors that are judged.
+        references: (M, K, W) windows without their means, scaled units.
+        scale: (M,) the 0.99 quantile of normal distances, at least `LEAST_DISTANCE`.
+    """
+
+    sensors: Int64
+    references: Float32
+    scale: Float64
+
+    @staticmethod
+    def none() -> "ShapeModel":
+        """Return the model of no sensor."""
+        return ShapeModel(np.empty(0, np.int64), np.empty((0, 1, WINDOW), np.float32), np.empty(0))
+
+    @property
+    def least(self) -> float:
+        """Return the statistic of a difference of `LEAST_DISTANCE` in every sensor."""
+        if not len(self.sensors):
+            return 1.0
+        return float(np.sqrt(np.mean((LEAST_DISTANCE / self.scale) ** 2)))
+
+
+def shape_statistic(model: ShapeModel, windows: Float32, present: Bool) -> Float64:
+    """Return (n,) the root mean square over the present sensors of distance over scale; NaN where none is present.
+
+    Args:
+        model: shapes of normal operation.
+        windows: (n, W, M) the newest last.
+        present: (n, M) which sensors count.
+    """
+    ratio = shape_distances(model.references, windows) / model.scale
+    counted = present.sum(axis=1)
+    square = np.where(present, ratio * ratio, 0.0).sum(axis=1)
+    return np.asarray(np.where(counted > 0, np.sqrt(square / np.maximum(counted, 1)), np.nan))
+
+
+def shape_distances(references: Float32, windows: Float32) -> Float64:
+    """Return (n, M) root mean square distances of windows (n, W, M) to the nearest reference (M, K, W)."""
+    found = np.empty((len(windows), len(references)))
+    if not len(references):
+        return found
+    own = np.square(references).sum(axis=2)[:, None, :]
+    turned = references.transpose(0, 2, 1)
+    for at in range(0, len(windows), _CHUNK):
+        part = windows[at : at + _CHUNK].transpose(2, 0, 1)
+        part = part - part.mean(axis=2, keepdims=True)
+        square = own - 2.0 * (part @ turned)
+        nearest = square.min(axis=2) + np.square(part).sum(axis=2)
+        found[at : at + _CHUNK] = np.sqrt(np.maximum(nearest, 0.0).T / references.shape[2])
+    return found
+
+
+def fit_shapes(level: Float64, run: Int64, judged: Bool) -> ShapeModel:
+    """Find the sensors whose shapes recur, and their reference windows.
+
+    The last quarter of the rows is held against the first three to decide and to scale; the references are of all rows.
+
+    Args:
+        level: (n, F) normal levels, scaled units, NaN where missing.
+        run: (n,) the same number for rows that follow each other without a break.
+        judged: (F,) sensors that are judged at all.
+    """
+    cut = int(0.75 * len(level))
+    chosen, scale = [], []
+    for sensor in np.flatnonzero(judged):
+        earlier, later = (
+            _windows(level[part, sensor], run[part]) for part in (slice(0, cut), slice(cut, None))
+        )
+        if len(earlier) < WINDOW or len(later) < WINDOW:
+            continue
+        references = _spread(earlier, REFERENCES)
+        distance = shape_distances(references[None], _spread(later, 8 * REFERENCES)[:, :, None])[:, 0]
+        movement = float(np.median(np.sqrt(np.square(later).mean(axis=1))))
+        if float(np.median(distance)) <= RECURRENCE * max(movement, 1e-3):
+            chosen.append(int(sensor))
+            scale.append(max(float(np.quantile(distance, 0.99)), LEAST_DISTANCE))
+    if not chosen:
+        return ShapeModel.none()
+    windows = [_spread(_windows(level[:, sensor], run), REFERENCES) for sensor in chosen]
+    fewest = min(len(part) for part in windows)
+    references = np.stack([_spread(part, fewest) for part in windows])
+    return ShapeModel(np.asarray(chosen), references, np.asarray(scale))
+
+
+def _windows(values: Float64, run: Int64) -> Float32:
+    """Return (m, W) the windows without a break or a missing value, each without its mean."""
+    if len(values) < WINDOW:
+        return np.empty((0, WINDOW), np.float32)
+    whole = np.lib.stride_tricks.sliding_window_view(values, WINDOW)
+    usable = np.isfinite(whole).all(axis=1) & (run[: len(whole)] == run[WINDOW - 1 :])
+    kept = whole[usable].astype(np.float32)
+    return np.asarray(kept - kept.mean(axis=1, keepdims=True))
+
+
+def _spread(windows: Float32, count: int) -> Float32:
+    """Return at most `count` of the windows, evenly spaced."""
+    if len(windows) <= count:
+        return windows
+    return windows[np.linspace(0, len(windows) - 1, count).astype(np.int64)]
