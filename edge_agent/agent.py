@@ -294,6 +294,7 @@ class Agent:
         tally.outbox_dropped = self._outbox.dropped
         tally.published = client.published
         tally.rejected["overrun"] = client.overrun
+        tally.held_back = self.pipeline.detector.held_back
 
 
 def open_agent(settings: Settings) -> Agent:
@@ -304,7 +305,9 @@ def open_agent(settings: Settings) -> Agent:
     """
     inference = None if settings.bundle.inference == "auto" else settings.bundle.inference
     chosen = settings.bundle
-    detector = load_detector(chosen.path, inference, chosen.provider, settings.quality.rules)
+    detector = load_detector(
+        chosen.path, inference, chosen.provider, settings.quality.rules, settings.alarms.changes
+    )
     if settings.bundle.provider == "auto":
         log.info("provider auto: running on %s", detector.forecaster.provider)
     return Agent(settings, detector)

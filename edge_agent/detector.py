@@ -8,21 +8,33 @@ forecasts it. This very object is what the trainer calibrates and evaluates. It 
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.alarms import AlarmState, Transitions, follow_alarms
+from edge_agent.contract.alarm_rules import changed_rules
+from edge_agent.contract.alarms import (
+    CLEARED,
+    HELD_BACK,
+    AlarmRules,
+    AlarmState,
+    Permit,
+    Transitions,
+    follow_alarms,
+)
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
-from edge_agent.contract.errors import BundleError
+from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET, rounds_of
+from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scoring import Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
-from edge_agent.contract.threshold import CLEAR_RATIO
+from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
 from edge_agent.contract.types import (
     AlarmEvent,
     Bool,
@@ -36,7 +48,7 @@ from edge_agent.contract.types import (
 )
 from edge_agent.forecaster import Forecaster
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 GOLDEN_TOLERANCE = 1e-4
 RECALL = 0.99
 """Of a dead sensor's forecast each sample: forgotten within hundreds of samples, as it has nothing to go by."""
@@ -142,13 +154,28 @@ class Detector:
         bundle: the model.
         forecaster: its graphs.
         rules: of the sensor gate.
+        alarm_rules: None takes those of the bundle.
 
     Raises:
         ConfigurationError: a rule names a sensor that the bundle does not have.
     """
 
-    def __init__(self, bundle: Bundle, forecaster: Forecaster, rules: QualityRules | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        forecaster: Forecaster,
+        rules: QualityRules | None = None,
+        alarm_rules: AlarmRules | None = None,
+    ) -> None:
         self.bundle = bundle
+        self.alarm_rules = bundle.manifest.alarm_rules if alarm_rules is None else alarm_rules
+        self.held_back: Counter[str] = Counter(dict.fromkeys(HELD_BACK, 0))
+        """How many excursions did not become an alarm at once, by the rule that held them back."""
+        self._deviation = (
+            MinimumDeviation(bundle.manifest.sensor_names, self.alarm_rules.sensors)
+            if self.alarm_rules.sensors
+            else None
+        )
         self.forecaster = forecaster
         self.gate = SensorGate(bundle.manifest, rules)
         self.scorer = Scorer(bundle.scoring)
@@ -330,7 +357,7 @@ class Detector:
             score[position] = threshold.score(statistic[position])
             for number, rows in enumerate(block.asset):
                 at = block.position[number]
-                happened = self._follow_alarms(rows, time[at], score[at], statistic[at])
+                happened = self._follow_alarms(block, number, time[at], score[at], statistic[at])
                 alarm[at] = self.state.alarms.active[rows]
                 if happened.any():
                     events += self._events(happened, block, number, time[at], score[at])
@@ -340,10 +367,33 @@ class Detector:
             samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality
         )
 
-    def _follow_alarms(self, rows: Int64, time: Float64, score: Float64, statistic: Float64) -> Transitions:
+    def _follow_alarms(
+        self, block: _Block, number: int, time: Float64, score: Float64, statistic: Float64
+    ) -> Transitions:
         manifest = self.bundle.manifest
         quiet = statistic < CLEAR_RATIO * manifest.threshold.value
-        return follow_alarms(self.state.alarms, rows, time, score, quiet, manifest.alarm_rules)
+        calm = statistic < ONSET_RATIO * manifest.threshold.value
+        happened = follow_alarms(
+            self.state.alarms, block.asset[number], time, score, quiet, self.alarm_rules,
+            manifest.sampling_interval_seconds, calm, self._permit(block, number),
+        )  # fmt: skip
+        for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
+            self.held_back[reason] += int(which.sum())
+        return happened
+
+    def _permit(self, block: _Block, number: int) -> Permit | None:
+        """Return what says whether sensors deviate enough for an alarm; None where no sensor has a rule."""
+        deviation = self._deviation
+        if deviation is None:
+            return None
+
+        def permit(at: Int64) -> Bool:
+            averages, present = block.scoring[number].take(at), block.present[number][at]
+            actual = self._scaling.invert(block.scaled[number][at])
+            expected = self._expected(averages, block.forecast[number][at])
+            return deviation.enough(self.scorer.shares(averages, present), actual, expected)
+
+        return permit
 
     def _events(
         self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64
@@ -356,11 +406,11 @@ class Detector:
         ):
             for at in np.flatnonzero(which):
                 sensors = self._blame(block, number, int(at))
-                events.append(
-                    self._event(
-                        kind, int(block.asset[number][at]), float(time[at]), float(score[at]), sensors
-                    )
+                event = self._event(
+                    kind, int(block.asset[number][at]), float(time[at]), float(score[at]), sensors
                 )
+                ending = CLEARED if kind == "end" else None
+                events.append(replace(event, end_reason=ending, reopened=bool(happened.reopened[at])))
         return events
 
     def _event(
@@ -387,7 +437,7 @@ class Detector:
         one = block.scoring[number].take(np.array([at]))
         present = block.present[number][at : at + 1]
         shares = self.scorer.shares(one, present)[0]
-        expected = self._expected(one, block.forecast[number][at], present[0])
+        expected = self._expected(one, block.forecast[number][at : at + 1])[0]
         actual = self._scaling.invert(block.scaled[number][at])
         trend = one.level[0, -1] - one.level[0, min(2, one.level.shape[1] - 2)]
         return tuple(
@@ -395,14 +445,15 @@ class Detector:
             for i in np.argsort(-shares, kind="stable")
         )
 
-    def _expected(self, one: ScoringState, forecast: Float32, present: Bool) -> Float32:
-        """Return (F,) what should have been read, engineering units.
+    def _expected(self, averages: ScoringState, forecast: Float32) -> Float32:
+        """Return (n, F) what should have been read, engineering units.
 
         The forecast speaks for a sudden change; for a lasting one, which a forecaster follows, the other sensors do.
         """
-        sudden = np.abs(one.residual[0, 0]) >= np.abs(one.residual[0, :-1]).max(axis=0) - 1e-12
-        lasting = np.abs(one.level[0, -1]) > np.abs(one.residual[0, 0])
-        others = self.scorer.expected_level(one)[0].astype(np.float32)
+        latest = np.abs(averages.residual[:, 0])
+        sudden = latest >= np.abs(averages.residual[:, :-1]).max(axis=1) - 1e-12
+        lasting = np.abs(averages.level[:, -1]) > latest
+        others = self.scorer.expected_level(averages).astype(np.float32)
         return self._scaling.invert(np.where(lasting | ~sudden, others, forecast))
 
     def _share(self, index: int, share: float, actual: float, expected: float, trend: float) -> SensorShare:
@@ -436,6 +487,7 @@ def load_detector(
     inference: str | None = None,
     provider: str = "cpu",
     rules: QualityRules | None = None,
+    alarms: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Read a bundle, hold it against its hashes, run its golden samples, and return its detector.
 
@@ -444,15 +496,21 @@ def load_detector(
         inference: `step` or `window`; None takes the mode it was calibrated in.
         provider: see `edge_agent.forecaster.OnnxGraph`.
         rules: of the sensor gate; the golden samples are run without them.
+        alarms: what differs from the bundle's alarm rules, see `changed_rules`.
 
     Raises:
         BundleError: the bundle is damaged or does not give what its golden samples say.
-        ConfigurationError: a rule names a sensor that the bundle does not have.
+        ConfigurationError: a rule names a sensor that the bundle does not have, or does not go with the bundle's.
     """
     bundle = read_bundle(directory)
     detector = open_detector(bundle, inference, provider)
     check_golden(detector)
-    return Detector(bundle, detector.forecaster, rules)
+    manifest = bundle.manifest
+    try:
+        alarm_rules = changed_rules(manifest.alarm_rules, alarms or {}, manifest.sensor_names)
+    except ValueError as error:
+        raise ConfigurationError(f"alarms.{error}") from error
+    return Detector(bundle, detector.forecaster, rules, alarm_rules)
 
 
 def check_golden(detector: Detector) -> None:

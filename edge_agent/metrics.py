@@ -36,6 +36,7 @@ class Tally:
         rejected: readings and messages not used, by reason.
         scored: samples with a score.
         unscored: samples without, by reason.
+        held_back: excursions that did not become an alarm at once, by reason.
         alarm_events: by (severity, kind).
         last_reading: when the last reading arrived, seconds since the epoch; NaN before the first.
         outbox_pending, outbox_dropped, published: events on their way out.
@@ -48,6 +49,7 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     scored: int = 0
     unscored: Counter[str] = field(default_factory=Counter)
+    held_back: Counter[str] = field(default_factory=Counter)
     alarm_events: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_reading: float = float("nan")
     outbox_pending: int = 0
@@ -205,6 +207,10 @@ class _AgentCollector(Collector):
         for (severity, kind), count in sorted(dict(self._tally.alarm_events).items()):
             family.add_metric([severity, kind], float(count))
         yield family
+        yield _by_reason(
+            "alarms_held_back", "Excursions that did not become an alarm at once, by reason.",
+            dict(self._tally.held_back),
+        )  # fmt: skip
 
 
 class _AssetCollector(Collector):

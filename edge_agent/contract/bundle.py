@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.grid import Axis
@@ -210,7 +211,9 @@ def _parse(path: Path, text: bytes) -> Manifest:
                 "horizons": tuple(record["horizons"]),
                 "inputs": tuple(record["inputs"]),
                 "threshold": Threshold(**limits | {"tail": tail}),
-                "alarm_rules": AlarmRules(**record["alarm_rules"]),
+                "alarm_rules": changed_rules(
+                    AlarmRules(), record["alarm_rules"], [sensor["name"] for sensor in record["sensors"]]
+                ),
             }
         )
         _check(manifest)
@@ -221,8 +224,8 @@ def _parse(path: Path, text: bytes) -> Manifest:
 
 def _check(manifest: Manifest) -> None:
     """Raise ValueError if a field, which people may have edited, could not be worked with."""
-    threshold, rules = manifest.threshold, manifest.alarm_rules
-    parts: list[Any] = [manifest, *manifest.sensors, threshold, rules]
+    threshold = manifest.threshold
+    parts: list[Any] = [manifest, *manifest.sensors, threshold]
     for part in parts if threshold.tail is None else [*parts, threshold.tail]:
         for item in fields(part):
             _check_type(item.name, item.type, getattr(part, item.name))
@@ -234,15 +237,10 @@ def _check(manifest: Manifest) -> None:
         ("scale", min((sensor.scale for sensor in manifest.sensors), default=1.0)),
         ("value", threshold.value),
         ("alarms_per_week", threshold.alarms_per_week),
-        ("open_count", rules.open_count),
-        ("clear_samples", rules.clear_samples),
-        ("update_samples", rules.update_samples),
         ("max_gap_ticks + 1", manifest.max_gap_ticks + 1),
     ):
         if value <= 0:
             raise ValueError(f"{name}: must be above 0")
-    if not rules.open_count <= rules.open_window <= 63:
-        raise ValueError("open_window: must be at least open_count and at most 63")
 
 
 def _check_type(name: str, wanted: Any, value: Any) -> None:

@@ -16,6 +16,9 @@ TAIL_MARGIN = 1.5
 CLEAR_RATIO = 0.8
 """An alarm clears below this part of the threshold *value*; a part of the score would be no hysteresis."""
 
+ONSET_RATIO = 0.5
+"""An excursion begins above this part of the threshold value (docs/decisions/0004)."""
+
 
 @dataclass(frozen=True)
 class Threshold:

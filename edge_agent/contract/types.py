@@ -115,7 +115,11 @@ class AlarmEvent:
     score_basis: str
     """`tail` (the score is a claim of rarity) or `margin` (it is a ratio to the threshold)."""
     sensors: tuple[SensorShare, ...]
-    """The sensors with the largest shares first; shares of all sensors sum to 1."""
+    """The sensors with the largest shares first; shares of all sensors sum to 1. None at an end without a score."""
+    end_reason: str | None = None
+    """Of an `end`: `cleared` or `off`."""
+    reopened: bool = False
+    """Whether this `update` takes up an alarm that had ended."""
 
     @property
     def duration_seconds(self) -> float:
