@@ -21,11 +21,13 @@ from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import (
     CLEARED,
     HELD_BACK,
+    OFF,
     AlarmRules,
     AlarmState,
     Permit,
     Transitions,
     follow_alarms,
+    stop_alarms,
 )
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
 from edge_agent.contract.errors import BundleError, ConfigurationError
@@ -65,6 +67,8 @@ class DetectorState:
         cursor: (A,) next place in the ring.
         hidden: (A, S) packed state of the step graph.
         pending: (A, F) forecast of the next sample, scaled.
+        off: (A,) whether the machine is off.
+        settling: (A,) samples after its start that are still to have no score.
         scoring, alarms, quality: see there.
     """
 
@@ -74,6 +78,8 @@ class DetectorState:
     cursor: Int64
     hidden: Float32
     pending: Float32
+    off: Bool
+    settling: Int64
     scoring: ScoringState
     alarms: AlarmState
     quality: QualityState
@@ -90,6 +96,8 @@ class DetectorState:
             np.zeros(assets, np.int64),
             np.zeros((assets, manifest.state_size), np.float32),
             np.zeros((assets, width), np.float32),
+            np.zeros(assets, np.bool_),
+            np.zeros(assets, np.int64),
             ScoringState.zero(assets, len(bundle.scoring.spans), width),
             AlarmState.zero(assets),
             QualityState.zero(assets, width),
@@ -145,6 +153,10 @@ class _Block:
     scaled: list[Float32] = field(default_factory=list)
     forecast: list[Float32] = field(default_factory=list)
     quality: list[QualityEvent] = field(default_factory=list)
+    resting: list[Int64] = field(default_factory=list)
+    """Positions of samples that have no score because the machine is off or settling."""
+    stopped: list[tuple[int, Int64, Int64]] = field(default_factory=list)
+    """Assets that went off and the ticks at which they did, each with how many rounds were scored before."""
 
 
 class Detector:
@@ -177,6 +189,8 @@ class Detector:
             else None
         )
         self.forecaster = forecaster
+        self._off = bundle.manifest.off_condition
+        self._off_sensor = bundle.manifest.sensor_names.index(self._off.sensor) if self._off else -1
         self.gate = SensorGate(bundle.manifest, rules)
         self.scorer = Scorer(bundle.scoring)
         self.state = DetectorState.zero(0, bundle)
@@ -211,14 +225,16 @@ class Detector:
         return self.gate.advance(self.state.quality, now)
 
     def gated(self, samples: Samples) -> Samples:
-        """Return the samples as the gate lets them through, without scoring them."""
+        """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
         if not len(samples):
             return samples
         self.ensure_assets(int(samples.asset.max()) + 1)
         values = samples.values.copy()
         for chosen in rounds_of(samples.asset):
             asset, tick = samples.asset[chosen], samples.tick[chosen]
-            values[chosen] = self.gate.check(self.state.quality, asset, tick, values[chosen]).values
+            passed = self.gate.check(self.state.quality, asset, tick, values[chosen]).values
+            resting = self._follow_off(asset, passed)[0]
+            values[chosen] = passed if resting is None else np.where(resting[:, None], np.nan, passed)
         return Samples(samples.asset, samples.tick, values)
 
     def measure(self, samples: Samples) -> tuple[Float32, Float64]:
@@ -263,6 +279,10 @@ class Detector:
         scaled = self._scaling.apply(passed.values)
         present = np.isfinite(scaled)
         warm = state.seen[asset] >= manifest.warmup_ticks
+        resting = self._rest(asset, tick, passed.values, position, block)
+        if resting is not None:
+            self._settle(asset, scaled, present, warm & resting)
+            warm &= ~resting
         if warm.any():
             self._follow(asset[warm], scaled[warm], present[warm], position[warm], block)
             forecast[position[warm]] = self._scaling.invert(state.pending[asset[warm]])
@@ -284,11 +304,53 @@ class Detector:
         held = np.clip(RECALL * pending, model.low, model.high)
         return np.where(present, scaled, np.where(dead, held, pending)).astype(np.float32)
 
+    def _follow_off(self, asset: Int64, values: Float32) -> tuple[Bool | None, Int64]:
+        """Return (B,) whether each sample is to have no score, and the places of those that just went off."""
+        if self._off is None:
+            return None, np.empty(0, np.int64)
+        state = self.state
+        before = state.off[asset]
+        state.off[asset], state.settling[asset], resting = self._off.follow(
+            before, state.settling[asset], values[:, self._off_sensor]
+        )
+        return resting, np.flatnonzero(state.off[asset] & ~before)
+
+    def _rest(
+        self, asset: Int64, tick: Int64, values: Float32, position: Int64, block: _Block
+    ) -> Bool | None:
+        """Return (B,) which samples have no score because the machine is off or settling, None where none has."""
+        resting, gone = self._follow_off(asset, values)
+        if resting is None or not resting.any():
+            return None
+        block.resting.append(position[resting])
+        if len(gone):
+            block.stopped.append((len(block.asset), asset[gone], tick[gone]))
+        return resting
+
+    def _settle(self, asset: Int64, scaled: Float32, present: Bool, resting: Bool) -> None:
+        """Empty the averages of machines that are off, and fill those that settle; what has slowly drifted stays.
+
+        The forecaster is fed all the time: it has learnt stops, and is ready at the start (docs/decisions/0004).
+        """
+        off = self.state.off[asset]
+        stopped, settling = asset[resting & off], resting & ~off
+        if len(stopped):
+            empty = ScoringState.zero(len(stopped), len(self.bundle.scoring.spans), self._sensor_count)
+            self.state.scoring.put(stopped, replace(empty, bias=self.state.scoring.bias[stopped]))
+        if settling.any():
+            self._average(asset[settling], scaled[settling], present[settling])
+
+    def _average(self, asset: Int64, scaled: Float32, present: Bool) -> ScoringState:
+        """Bring one sample of each asset into the averages and return them."""
+        level = scaled.astype(np.float64)
+        residual = level - self.state.pending[asset]
+        followed = self.scorer.follow(self.state.scoring.take(asset), residual, level, present)
+        self.state.scoring.put(asset, followed)
+        return followed
+
     def _follow(self, asset: Int64, scaled: Float32, present: Bool, position: Int64, block: _Block) -> None:
         pending = self.state.pending[asset]
-        level = scaled.astype(np.float64)
-        followed = self.scorer.follow(self.state.scoring.take(asset), level - pending, level, present)
-        self.state.scoring.put(asset, followed)
+        followed = self._average(asset, scaled, present)
         block.asset.append(asset)
         block.position.append(position)
         block.present.append(present)
@@ -356,16 +418,32 @@ class Detector:
             statistic[position] = np.maximum(statistic[position], guard * threshold.value)
             score[position] = threshold.score(statistic[position])
             for number, rows in enumerate(block.asset):
+                events += self._stop_alarms(block, number)
                 at = block.position[number]
                 happened = self._follow_alarms(block, number, time[at], score[at], statistic[at])
                 alarm[at] = self.state.alarms.active[rows]
                 if happened.any():
                     events += self._events(happened, block, number, time[at], score[at])
-        unscored = ~np.isfinite(score)
+        events += self._stop_alarms(block, len(block.asset))
+        off = np.zeros(count, np.bool_)
+        off[np.concatenate([*block.resting, np.empty(0, np.int64)])] = True
+        unscored = ~np.isfinite(score) & ~off
         alarm[unscored] = self.state.alarms.active[samples.asset[unscored]]
         return Outcomes(
-            samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality
-        )
+            samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality,
+            None if self._off is None else off,
+        )  # fmt: skip
+
+    def _stop_alarms(self, block: _Block, scored: int) -> list[AlarmEvent]:
+        """End the alarms of assets that went off after `scored` rounds; a machine that is off names no sensors."""
+        events = []
+        while block.stopped and block.stopped[0][0] <= scored:
+            _, assets, ticks = block.stopped.pop(0)
+            stopped = stop_alarms(self.state.alarms, assets)
+            times = self.bundle.manifest.axis.time_of(ticks[np.isin(assets, stopped)])
+            for asset, time in zip(stopped.tolist(), times.tolist(), strict=True):
+                events.append(replace(self._event("end", asset, time, np.nan, ()), end_reason=OFF))
+        return events
 
     def _follow_alarms(
         self, block: _Block, number: int, time: Float64, score: Float64, statistic: Float64

@@ -20,7 +20,7 @@ from edge_agent.version import VERSION
 
 CONTENT_TYPE: str = exposition.CONTENT_TYPE_LATEST
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_SERIES_PER_ASSET = 4
+_SERIES_PER_ASSET = 5
 _SERIES_PER_SENSOR = 2
 
 Family = CounterMetricFamily | GaugeMetricFamily
@@ -248,6 +248,11 @@ class _AssetCollector(Collector):
             ("asset_score", "Score of the last sample; 1 is the threshold.", state.score),
             ("asset_statistic", "Fused statistic of the last sample.", state.statistic),
             ("alarm_active", "1 while the asset is in alarm.", state.alarm.astype(np.float64)),
+            (
+                "asset_off",
+                "1 while the machine is off or settles, and has no score.",
+                state.off.astype(np.float64),
+            ),
             ("asset_last_sample_timestamp_seconds", "Time of the last sample.", state.sample_time),
         )
         for name, text, values in columns:

@@ -125,6 +125,12 @@ def _add_fit(commands: Any) -> None:
         help=f"alarm budget (default {defaults.alarms_per_week:g})",
     )
     parser.add_argument("--inference", choices=("step", "window"), help="mode it is calibrated for")
+    parser.add_argument(
+        "--off-when", metavar="CONDITION", help='the machine is off, and has no score: "speed_rpm<100"'
+    )
+    parser.add_argument(
+        "--settle-ticks", type=int, metavar="N", help="samples without a score after a start (default 0)"
+    )
     _add_plots(parser)
 
 
@@ -136,6 +142,8 @@ _FIT_FLAGS = {
     "seed": "--seed",
     "alarms_per_week": "--alarms-per-week",
     "inference": "--inference",
+    "off_when": "--off-when",
+    "settle_ticks": "--settle-ticks",
 }
 
 

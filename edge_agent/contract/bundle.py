@@ -17,6 +17,7 @@ from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.grid import Axis
+from edge_agent.contract.off_condition import OffCondition, broken_off_condition
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.scoring import ScoringModel
 from edge_agent.contract.tail import Tail
@@ -72,6 +73,7 @@ class Manifest:
         max_gap_ticks: a longer gap starts over.
         threshold: the alarm threshold.
         alarm_rules: when alarms open and close.
+        off_condition: when the machine is off and has no score; None where it always has.
         trained: training range, rows, fingerprint of the data, versions.
         metrics: on held-out data.
         parity: largest deviations between the graphs.
@@ -96,6 +98,7 @@ class Manifest:
     max_gap_ticks: int
     threshold: Threshold
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
+    off_condition: OffCondition | None = None
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
@@ -207,6 +210,7 @@ def _parse(path: Path, text: bytes) -> Manifest:
         manifest = Manifest(
             **record
             | {
+                "off_condition": _off_condition(record),
                 "sensors": tuple(SensorSpec(**sensor) for sensor in record["sensors"]),
                 "horizons": tuple(record["horizons"]),
                 "inputs": tuple(record["inputs"]),
@@ -220,6 +224,19 @@ def _parse(path: Path, text: bytes) -> Manifest:
     except (KeyError, TypeError, ValueError) as reason:
         raise BundleError(f"{path}: the record breaks the contract ({reason})") from reason
     return manifest
+
+
+def _off_condition(record: dict[str, Any]) -> OffCondition | None:
+    written = record.get("off_condition")
+    if written is None:
+        return None
+    condition = OffCondition(**written)
+    broken = broken_off_condition(condition)
+    if broken is None and condition.sensor not in [sensor["name"] for sensor in record["sensors"]]:
+        broken = f"names {condition.sensor!r}, which is no sensor of the bundle"
+    if broken is not None:
+        raise ValueError(f"off_condition: {broken}")
+    return condition
 
 
 def _check(manifest: Manifest) -> None:

@@ -187,6 +187,8 @@ class Outcomes:
         forecast: (n, F) what the model expected, engineering units; NaN while warming up.
         events: alarm events, in order.
         quality: data-quality events, in order.
+        off: (n,) whether the sample has no score because the machine was off or settling; None where no bundle knows
+            when it is off.
     """
 
     asset: Int64
@@ -198,6 +200,7 @@ class Outcomes:
     forecast: Float32
     events: list[AlarmEvent]
     quality: list[QualityEvent] = field(default_factory=list)
+    off: Bool | None = None
 
     def __len__(self) -> int:
         """Return the number of samples judged."""
