@@ -281,7 +281,7 @@ class Detector:
         warm = state.seen[asset] >= manifest.warmup_ticks
         resting = self._rest(asset, tick, passed.values, position, block)
         if resting is not None:
-            self._settle(asset, scaled, present, warm & resting)
+            self._forget_averages(asset[resting])
             warm &= ~resting
         if warm.any():
             self._follow(asset[warm], scaled[warm], present[warm], position[warm], block)
@@ -327,30 +327,19 @@ class Detector:
             block.stopped.append((len(block.asset), asset[gone], tick[gone]))
         return resting
 
-    def _settle(self, asset: Int64, scaled: Float32, present: Bool, resting: Bool) -> None:
-        """Empty the averages of machines that are off, and fill those that settle; what has slowly drifted stays.
+    def _forget_averages(self, asset: Int64) -> None:
+        """Let the averages begin anew when the machine has settled; the slow drift of its levels stays known.
 
         The forecaster is fed all the time: it has learnt stops, and is ready at the start (docs/decisions/0004).
         """
-        off = self.state.off[asset]
-        stopped, settling = asset[resting & off], resting & ~off
-        if len(stopped):
-            empty = ScoringState.zero(len(stopped), len(self.bundle.scoring.spans), self._sensor_count)
-            self.state.scoring.put(stopped, replace(empty, bias=self.state.scoring.bias[stopped]))
-        if settling.any():
-            self._average(asset[settling], scaled[settling], present[settling])
-
-    def _average(self, asset: Int64, scaled: Float32, present: Bool) -> ScoringState:
-        """Bring one sample of each asset into the averages and return them."""
-        level = scaled.astype(np.float64)
-        residual = level - self.state.pending[asset]
-        followed = self.scorer.follow(self.state.scoring.take(asset), residual, level, present)
-        self.state.scoring.put(asset, followed)
-        return followed
+        empty = ScoringState.zero(len(asset), len(self.bundle.scoring.spans), self._sensor_count)
+        self.state.scoring.put(asset, replace(empty, bias=self.state.scoring.bias[asset]))
 
     def _follow(self, asset: Int64, scaled: Float32, present: Bool, position: Int64, block: _Block) -> None:
         pending = self.state.pending[asset]
-        followed = self._average(asset, scaled, present)
+        level = scaled.astype(np.float64)
+        followed = self.scorer.follow(self.state.scoring.take(asset), level - pending, level, present)
+        self.state.scoring.put(asset, followed)
         block.asset.append(asset)
         block.position.append(position)
         block.present.append(present)
