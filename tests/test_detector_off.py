@@ -77,6 +77,22 @@ def test_without_a_condition_a_stop_is_news(mode: str) -> None:
     assert outcomes.events
 
 
+def test_the_averages_begin_after_settling() -> None:
+    """Nothing of a stop or a start is in the averages behind the score; the slow drift that was learnt is."""
+    samples = samples_of(_stopped(normal_values(COUNT, 1), STOPS[:1]))
+    detector = _detector()
+    detector.process(pick(samples, slice(0, 40)))
+    bias = detector.state.scoring.bias[0].copy()
+    detector.process(pick(samples, slice(40, 60 + SETTLE)))
+    scoring = detector.state.scoring
+    assert not scoring.level[0].any()
+    assert not scoring.residual[0].any()
+    assert bias.any()
+    np.testing.assert_array_equal(scoring.bias[0], bias)
+    detector.process(pick(samples, slice(60 + SETTLE, 61 + SETTLE)))
+    assert detector.state.scoring.level[0].any()
+
+
 def _facts(events: list[AlarmEvent]) -> list[tuple[str, float, int, str | None]]:
     return [(one.kind, one.time - START, one.alarm_number, one.end_reason) for one in events]
 
