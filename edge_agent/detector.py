@@ -445,7 +445,7 @@ class Detector:
             manifest.sampling_interval_seconds, calm, self._permit(block, number),
         )  # fmt: skip
         for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
-            self.held_back[reason] += int(which.sum())
+            self.held_back[reason] += int(np.count_nonzero(which))
         return happened
 
     def _permit(self, block: _Block, number: int) -> Permit | None:

@@ -152,6 +152,13 @@ def follow_alarms(
     state.quiet[rows] = np.where(quiet, state.quiet[rows] + 1, 0)
     window = (1 << rules.open_window) - 1
     state.recent[rows] = ((state.recent[rows] << 1) | over) & window
+    held_back = state.held_back[rows]
+    if held_back.any():
+        state.held_back[rows] = held_back & (state.quiet[rows] < rules.clear_samples)
+    if not (active | over).any():
+        # The ordinary sample, which has to be quick.
+        state.rise_time[rows] = rise
+        return Transitions(*[np.zeros(len(rows), np.bool_)] * 6)
     enough = _bit_count(state.recent[rows]) >= rules.open_count
     wanted = ~active & over & (enough | (score >= rules.immediate_score))
     opened, merged, cooled, slight = _admit(state, rows, wanted, time, score, rules, interval, permit)
@@ -207,8 +214,6 @@ def _admit(
     """Return (B,) which `wanted` alarms open, which would be merged, and which are newly held back and why."""
     none = np.zeros(len(rows), np.bool_)
     held = state.held_back[rows]
-    if held.any():
-        state.held_back[rows] = held = held & (state.quiet[rows] < rules.clear_samples)
     if not wanted.any():
         return none, none, none, none
     since = np.round((time - state.end_time[rows]) / interval)
