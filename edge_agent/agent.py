@@ -117,7 +117,7 @@ class Agent:
         for severity in ("warning", "critical"):
             for kind in ("start", "update", "end"):
                 self.tally.alarm_events[severity, kind] = 0
-        self.tally.unscored.update({"warming_up": 0, "no_reading": 0})
+        self.tally.unscored.update({"warming_up": 0, "no_reading": 0, "off": 0})
 
     def _pages(self) -> Pages:
         return Pages(self._metrics.exposition, CONTENT_TYPE, self._unhealthy, self._unready, self._summary)
@@ -249,10 +249,12 @@ class Agent:
         """Note what scoring said, and put its events into the outbox."""
         self._board.take_outcomes(outcomes)
         scored = int(np.count_nonzero(np.isfinite(outcomes.score)))
-        unforeseen = int(np.count_nonzero(~np.isfinite(outcomes.forecast).any(axis=1)))
+        off = 0 if outcomes.off is None else int(np.count_nonzero(outcomes.off))
+        unforeseen = int(np.count_nonzero(~np.isfinite(outcomes.forecast).any(axis=1))) - off
         self.tally.scored += scored
+        self.tally.unscored["off"] += off
         self.tally.unscored["warming_up"] += unforeseen
-        self.tally.unscored["no_reading"] += max(len(outcomes) - scored - unforeseen, 0)
+        self.tally.unscored["no_reading"] += max(len(outcomes) - scored - unforeseen - off, 0)
         for event in outcomes.events:
             self._publish_event(event)
         for found in outcomes.quality:
@@ -294,6 +296,7 @@ class Agent:
         tally.outbox_dropped = self._outbox.dropped
         tally.published = client.published
         tally.rejected["overrun"] = client.overrun
+        tally.held_back = self.pipeline.detector.held_back
 
 
 def open_agent(settings: Settings) -> Agent:
@@ -304,7 +307,9 @@ def open_agent(settings: Settings) -> Agent:
     """
     inference = None if settings.bundle.inference == "auto" else settings.bundle.inference
     chosen = settings.bundle
-    detector = load_detector(chosen.path, inference, chosen.provider, settings.quality.rules)
+    detector = load_detector(
+        chosen.path, inference, chosen.provider, settings.quality.rules, settings.alarms.changes
+    )
     if settings.bundle.provider == "auto":
         log.info("provider auto: running on %s", detector.forecaster.provider)
     return Agent(settings, detector)

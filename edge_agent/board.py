@@ -21,7 +21,8 @@ class BoardState:
         score, statistic: (A,) of the last sample; NaN while warming up.
         sample_time: (A,) seconds since the epoch, of the last sample.
         alarm: (A,) whether the asset is in alarm.
-        warming: (A,) whether the last sample had no score.
+        warming: (A,) whether the last sample had no score, unless the machine was off.
+        off: (A,) whether the machine was off or settling at the last sample.
         arrival: (A,) when the last reading arrived, seconds since the epoch.
         waiting_since: (A,) when the first reading arrived that no score has followed yet.
         value, expected: (A, F) last reading and last forecast, engineering units.
@@ -34,6 +35,7 @@ class BoardState:
     sample_time: Float64
     alarm: Bool
     warming: Bool
+    off: Bool
     arrival: Float64
     waiting_since: Float64
     value: Float32
@@ -57,6 +59,7 @@ class BoardState:
             unknown(),
             unknown(),
             unknown(),
+            no(),
             no(),
             no(),
             unknown(),
@@ -104,9 +107,11 @@ class AssetBoard:
             state.statistic[asset] = outcomes.statistic
             state.sample_time[asset] = outcomes.time
             state.alarm[asset] = outcomes.alarm
-            state.warming[asset] = ~scored
+            off = np.zeros(len(asset), np.bool_) if outcomes.off is None else outcomes.off
+            state.warming[asset] = ~(scored | off)
+            state.off[asset] = off
             state.expected[asset] = outcomes.forecast
-            state.waiting_since[asset[scored]] = np.nan
+            state.waiting_since[asset[scored | off]] = np.nan
 
     def take_quality(self, event: QualityEvent) -> None:
         """Note which sensors cannot be used."""

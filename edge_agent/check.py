@@ -91,7 +91,9 @@ def _packages(installed: dict[str, str]) -> str:
 def _bundle(settings: Settings) -> str:
     chosen = settings.bundle
     inference = None if chosen.inference == "auto" else chosen.inference
-    detector = load_detector(chosen.path, inference, chosen.provider, settings.quality.rules)
+    detector = load_detector(
+        chosen.path, inference, chosen.provider, settings.quality.rules, settings.alarms.changes
+    )
     manifest, forecaster = detector.bundle.manifest, detector.forecaster
     return (
         f"{manifest.name} {manifest.version}, {len(manifest.sensors)} sensors every "

@@ -138,6 +138,7 @@ def _replay(options: argparse.Namespace) -> int:
         warmup = detector.bundle.manifest.warmup_ticks
         _note(f"{history.source}: no sample was scored, a score needs {warmup} samples before it")
     events = [alarm.record() for alarm in result.alarms]
+    held_back = detector.held_back
     quality = [found.record() for found in result.quality]
     rejected = {**history.repairs, **pipeline.rejected}
     if options.json:
@@ -147,6 +148,7 @@ def _replay(options: argparse.Namespace) -> int:
                     "events": events,
                     "data_quality": quality,
                     "data_quality_counts": pipeline.quality,
+                    "alarms_held_back": dict(held_back),
                     "samples": result.samples,
                     "scored": result.scored,
                     "rejected": rejected,
@@ -164,6 +166,10 @@ def _replay(options: argparse.Namespace) -> int:
     for event in events:
         print(_line(event))
     print(f"{len(events)} alarms in {result.samples} samples, {result.scored} of them scored")
+    if held_back.total():
+        print(
+            f"held back: {', '.join(f'{count} × {reason}' for reason, count in held_back.items() if count)}"
+        )
     return 0
 
 
@@ -176,7 +182,10 @@ def _line(event: dict[str, Any]) -> str:
     sensors = "; ".join(f"{one['name']} {one['share']:.0%}: {_reading(one)}" for one in event["sensors"][:3])
     until = event["end"] or "still open"
     peak = "beyond measure" if event["peak_score"] is None else f"{event['peak_score']:.2f}"
-    return f"{event['start']} to {until} {event['asset']} {event['severity']} peak {peak}: {sensors}"
+    if event["end_reason"] not in (None, "cleared"):
+        until += f" ({event['end_reason']})"
+    again = f" reopened {event['reopened']} ×" if event["reopened"] else ""
+    return f"{event['start']} to {until} {event['asset']} {event['severity']}{again} peak {peak}: {sensors}"
 
 
 def _quality_line(found: dict[str, Any]) -> str:

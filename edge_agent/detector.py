@@ -8,21 +8,35 @@ forecasts it. This very object is what the trainer calibrates and evaluates. It 
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.alarms import AlarmState, Transitions, follow_alarms
+from edge_agent.contract.alarm_rules import changed_rules
+from edge_agent.contract.alarms import (
+    CLEARED,
+    HELD_BACK,
+    OFF,
+    AlarmRules,
+    AlarmState,
+    Permit,
+    Transitions,
+    follow_alarms,
+    stop_alarms,
+)
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
-from edge_agent.contract.errors import BundleError
+from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET, rounds_of
+from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scoring import ASPECTS, Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
-from edge_agent.contract.threshold import CLEAR_RATIO
+from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
 from edge_agent.contract.trailing import TrailingState, follow_blocks
 from edge_agent.contract.types import (
     AlarmEvent,
@@ -56,6 +70,8 @@ class DetectorState:
         cursor: (A,) next place in the ring.
         hidden: (A, S) packed state of the step graph.
         pending: (A, F) forecast of the next sample, scaled.
+        off: (A,) whether the machine is off.
+        settling: (A,) samples after its start that are still to have no score.
         scoring, trailing, alarms, quality: see there.
     """
 
@@ -65,6 +81,8 @@ class DetectorState:
     cursor: Int64
     hidden: Float32
     pending: Float32
+    off: Bool
+    settling: Int64
     scoring: ScoringState
     trailing: TrailingState
     alarms: AlarmState
@@ -82,6 +100,8 @@ class DetectorState:
             np.zeros(assets, np.int64),
             np.zeros((assets, manifest.state_size), np.float32),
             np.zeros((assets, width), np.float32),
+            np.zeros(assets, np.bool_),
+            np.zeros(assets, np.int64),
             ScoringState.zero(assets, bundle.scoring),
             TrailingState.start(assets, bundle.scoring.recent, bundle.scoring.least),
             AlarmState.zero(assets),
@@ -138,6 +158,10 @@ class _Block:
     scaled: list[Float32] = field(default_factory=list)
     forecast: list[Float32] = field(default_factory=list)
     quality: list[QualityEvent] = field(default_factory=list)
+    resting: list[Int64] = field(default_factory=list)
+    """Positions of samples that have no score because the machine is off or settling."""
+    stopped: list[tuple[int, Int64, Int64]] = field(default_factory=list)
+    """Assets that went off and the ticks at which they did, each with how many rounds were scored before."""
 
 
 class Detector:
@@ -147,14 +171,31 @@ class Detector:
         bundle: the model.
         forecaster: its graphs.
         rules: of the sensor gate.
+        alarm_rules: None takes those of the bundle.
 
     Raises:
         ConfigurationError: a rule names a sensor that the bundle does not have.
     """
 
-    def __init__(self, bundle: Bundle, forecaster: Forecaster, rules: QualityRules | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        forecaster: Forecaster,
+        rules: QualityRules | None = None,
+        alarm_rules: AlarmRules | None = None,
+    ) -> None:
         self.bundle = bundle
+        self.alarm_rules = bundle.manifest.alarm_rules if alarm_rules is None else alarm_rules
+        self.held_back: Counter[str] = Counter(dict.fromkeys(HELD_BACK, 0))
+        """How many excursions did not become an alarm at once, by the rule that held them back."""
+        self._deviation = (
+            MinimumDeviation(bundle.manifest.sensor_names, self.alarm_rules.sensors)
+            if self.alarm_rules.sensors
+            else None
+        )
         self.forecaster = forecaster
+        self._off = bundle.manifest.off_condition
+        self._off_sensor = bundle.manifest.sensor_names.index(self._off.sensor) if self._off else -1
         self.gate = SensorGate(bundle.manifest, rules)
         self.scorer = Scorer(bundle.scoring)
         self.state = DetectorState.zero(0, bundle)
@@ -190,14 +231,16 @@ class Detector:
         return self.gate.advance(self.state.quality, now)
 
     def gated(self, samples: Samples) -> Samples:
-        """Return the samples as the gate lets them through, without scoring them."""
+        """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
         if not len(samples):
             return samples
         self.ensure_assets(int(samples.asset.max()) + 1)
         values = samples.values.copy()
         for chosen in rounds_of(samples.asset):
             asset, tick = samples.asset[chosen], samples.tick[chosen]
-            values[chosen] = self.gate.check(self.state.quality, asset, tick, values[chosen]).values
+            passed = self.gate.check(self.state.quality, asset, tick, values[chosen]).values
+            resting = self._follow_off(asset, passed)[0]
+            values[chosen] = passed if resting is None else np.where(resting[:, None], np.nan, passed)
         return Samples(samples.asset, samples.tick, values)
 
     def measure(self, samples: Samples) -> tuple[Float32, Float64]:
@@ -244,6 +287,10 @@ class Detector:
         scaled = self._scaling.apply(passed.values)
         present = np.isfinite(scaled)
         warm = state.seen[asset] >= manifest.warmup_ticks
+        resting = self._rest(asset, tick, passed.values, position, block)
+        if resting is not None:
+            self._forget_averages(asset[resting])
+            warm &= ~resting
         if warm.any():
             self._follow(asset[warm], scaled[warm], present[warm], position[warm], block)
             forecast[position[warm]] = self._scaling.invert(state.pending[asset[warm]])
@@ -267,6 +314,37 @@ class Detector:
         dead = self.state.quality.reason[asset] > 0
         held = np.clip(RECALL * pending, model.low, model.high)
         return np.where(present, scaled, np.where(dead, held, pending)).astype(np.float32)
+
+    def _follow_off(self, asset: Int64, values: Float32) -> tuple[Bool | None, Int64]:
+        """Return (B,) whether each sample is to have no score, and the places of those that just went off."""
+        if self._off is None:
+            return None, np.empty(0, np.int64)
+        state = self.state
+        before = state.off[asset]
+        state.off[asset], state.settling[asset], resting = self._off.follow(
+            before, state.settling[asset], values[:, self._off_sensor]
+        )
+        return resting, np.flatnonzero(state.off[asset] & ~before)
+
+    def _rest(
+        self, asset: Int64, tick: Int64, values: Float32, position: Int64, block: _Block
+    ) -> Bool | None:
+        """Return (B,) which samples have no score because the machine is off or settling, None where none has."""
+        resting, gone = self._follow_off(asset, values)
+        if resting is None or not resting.any():
+            return None
+        block.resting.append(position[resting])
+        if len(gone):
+            block.stopped.append((len(block.asset), asset[gone], tick[gone]))
+        return resting
+
+    def _forget_averages(self, asset: Int64) -> None:
+        """Let the averages begin anew when the machine has settled; the slow drift of its levels stays known.
+
+        The forecaster is fed all the time: it has learnt stops, and is ready at the start (docs/decisions/0004).
+        """
+        empty = ScoringState.zero(len(asset), self.bundle.scoring)
+        self.state.scoring.put(asset, replace(empty, bias=self.state.scoring.bias[asset]))
 
     def _follow(self, asset: Int64, scaled: Float32, present: Bool, position: Int64, block: _Block) -> None:
         pending = self.state.pending[asset]
@@ -353,21 +431,26 @@ class Detector:
                 statistic = self._against_usual(aspects, np.ones(ASPECTS))
                 score = threshold.score(statistic)
             for number, rows in enumerate(block.asset):
+                events += self._stop_alarms(block, number)
                 at = block.position[number]
                 if self._adapts:
                     statistic[at] = self._against_usual(aspects[at], self.state.trailing.normaliser[rows])
                     score[at] = threshold.score(statistic[at])
-                happened = self._follow_alarms(rows, time[at], score[at], statistic[at])
+                happened = self._follow_alarms(block, number, time[at], score[at], statistic[at])
                 alarm[at] = self.state.alarms.active[rows]
                 if self._adapts:
                     self._learn_usual(rows, aspects[at])
                 if happened.any():
                     events += self._events(happened, block, number, time[at], score[at])
-        unscored = ~np.isfinite(score)
+        events += self._stop_alarms(block, len(block.asset))
+        off = np.zeros(count, np.bool_)
+        off[np.concatenate([*block.resting, np.empty(0, np.int64)])] = True
+        unscored = ~np.isfinite(score) & ~off
         alarm[unscored] = self.state.alarms.active[samples.asset[unscored]]
         return Outcomes(
-            samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality
-        )
+            samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality,
+            None if self._off is None else off,
+        )  # fmt: skip
 
     def _against_usual(self, aspects: Float64, normaliser: Float64) -> Float64:
         """Return the fused statistic (n,) of aspects (n, 3) over what is usual of late; NaN where there is none."""
@@ -382,10 +465,44 @@ class Detector:
         known = np.nan_to_num(aspects, nan=0.0)
         follow_blocks(self.state.trailing, rows, known, learn, manifest.block_rows, self.bundle.scoring.least)
 
-    def _follow_alarms(self, rows: Int64, time: Float64, score: Float64, statistic: Float64) -> Transitions:
+    def _stop_alarms(self, block: _Block, scored: int) -> list[AlarmEvent]:
+        """End the alarms of assets that went off after `scored` rounds; a machine that is off names no sensors."""
+        events = []
+        while block.stopped and block.stopped[0][0] <= scored:
+            _, assets, ticks = block.stopped.pop(0)
+            stopped = stop_alarms(self.state.alarms, assets)
+            times = self.bundle.manifest.axis.time_of(ticks[np.isin(assets, stopped)])
+            for asset, time in zip(stopped.tolist(), times.tolist(), strict=True):
+                events.append(replace(self._event("end", asset, time, np.nan, ()), end_reason=OFF))
+        return events
+
+    def _follow_alarms(
+        self, block: _Block, number: int, time: Float64, score: Float64, statistic: Float64
+    ) -> Transitions:
         manifest = self.bundle.manifest
         quiet = statistic < CLEAR_RATIO * manifest.threshold.value
-        return follow_alarms(self.state.alarms, rows, time, score, quiet, manifest.alarm_rules)
+        calm = statistic < ONSET_RATIO * manifest.threshold.value
+        happened = follow_alarms(
+            self.state.alarms, block.asset[number], time, score, quiet, self.alarm_rules,
+            manifest.sampling_interval_seconds, calm, self._permit(block, number),
+        )  # fmt: skip
+        for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
+            self.held_back[reason] += int(np.count_nonzero(which))
+        return happened
+
+    def _permit(self, block: _Block, number: int) -> Permit | None:
+        """Return what says whether sensors deviate enough for an alarm; None where no sensor has a rule."""
+        deviation = self._deviation
+        if deviation is None:
+            return None
+
+        def permit(at: Int64) -> Bool:
+            averages, present = block.scoring[number].take(at), block.present[number][at]
+            actual = self._scaling.invert(block.scaled[number][at])
+            expected = self._expected(averages, block.forecast[number][at])
+            return deviation.enough(self.scorer.shares(averages, present), actual, expected)
+
+        return permit
 
     def _events(
         self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64
@@ -398,11 +515,11 @@ class Detector:
         ):
             for at in np.flatnonzero(which):
                 sensors = self._blame(block, number, int(at))
-                events.append(
-                    self._event(
-                        kind, int(block.asset[number][at]), float(time[at]), float(score[at]), sensors
-                    )
+                event = self._event(
+                    kind, int(block.asset[number][at]), float(time[at]), float(score[at]), sensors
                 )
+                ending = CLEARED if kind == "end" else None
+                events.append(replace(event, end_reason=ending, reopened=bool(happened.reopened[at])))
         return events
 
     def _event(
@@ -429,7 +546,7 @@ class Detector:
         one = block.scoring[number].take(np.array([at]))
         present = block.present[number][at : at + 1]
         shares = self.scorer.shares(one, present)[0]
-        expected = self._expected(one, block.forecast[number][at], present[0])
+        expected = self._expected(one, block.forecast[number][at : at + 1])[0]
         actual = self._scaling.invert(block.scaled[number][at])
         trend = one.level[0, -1] - one.level[0, min(2, one.level.shape[1] - 2)]
         return tuple(
@@ -437,14 +554,15 @@ class Detector:
             for i in np.argsort(-shares, kind="stable")
         )
 
-    def _expected(self, one: ScoringState, forecast: Float32, present: Bool) -> Float32:
-        """Return (F,) what should have been read, engineering units.
+    def _expected(self, averages: ScoringState, forecast: Float32) -> Float32:
+        """Return (n, F) what should have been read, engineering units.
 
         The forecast speaks for a sudden change; for a lasting one, which a forecaster follows, the other sensors do.
         """
-        sudden = np.abs(one.residual[0, 0]) >= np.abs(one.residual[0, :-1]).max(axis=0) - 1e-12
-        lasting = np.abs(one.level[0, -1]) > np.abs(one.residual[0, 0])
-        others = self.scorer.expected_level(one)[0].astype(np.float32)
+        latest = np.abs(averages.residual[:, 0])
+        sudden = latest >= np.abs(averages.residual[:, :-1]).max(axis=1) - 1e-12
+        lasting = np.abs(averages.level[:, -1]) > latest
+        others = self.scorer.expected_level(averages).astype(np.float32)
         return self._scaling.invert(np.where(lasting | ~sudden, others, forecast))
 
     def _share(self, index: int, share: float, actual: float, expected: float, trend: float) -> SensorShare:
@@ -469,6 +587,7 @@ def load_detector(
     inference: str | None = None,
     provider: str = "cpu",
     rules: QualityRules | None = None,
+    alarms: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Read a bundle, hold it against its hashes, run its golden samples, and return its detector.
 
@@ -477,15 +596,21 @@ def load_detector(
         inference: `step` or `window`; None takes the mode it was calibrated in.
         provider: see `edge_agent.forecaster.OnnxGraph`.
         rules: of the sensor gate; the golden samples are run without them.
+        alarms: what differs from the bundle's alarm rules, see `changed_rules`.
 
     Raises:
         BundleError: the bundle is damaged or does not give what its golden samples say.
-        ConfigurationError: a rule names a sensor that the bundle does not have.
+        ConfigurationError: a rule names a sensor that the bundle does not have, or does not go with the bundle's.
     """
     bundle = read_bundle(directory)
     detector = open_detector(bundle, inference, provider)
     check_golden(detector)
-    return Detector(bundle, detector.forecaster, rules)
+    manifest = bundle.manifest
+    try:
+        alarm_rules = changed_rules(manifest.alarm_rules, alarms or {}, manifest.sensor_names)
+    except ValueError as error:
+        raise ConfigurationError(f"alarms.{error}") from error
+    return Detector(bundle, detector.forecaster, rules, alarm_rules)
 
 
 def check_golden(detector: Detector) -> None:

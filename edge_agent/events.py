@@ -81,6 +81,8 @@ class EventWriter:
         self._bundle = bundle
         self._replayed = replayed
         self._sequences: dict[str, int] = {}
+        self._alarms: dict[str, tuple[str, int]] = {}
+        """Of each asset its last alarm and how many events that had: it may go on after its end."""
 
     def write(self, event: AlarmEvent, asset: str) -> dict[str, Any]:
         """Return the payload of one event.
@@ -91,7 +93,9 @@ class EventWriter:
         """
         alarm = f"{self._bundle.sha256}|{asset}|{event.start_time!r}|{event.alarm_number}"
         alarm_id = str(uuid.uuid5(_NAMESPACE, alarm))
-        sequence = self._next(alarm_id, event.kind)
+        last, count = self._alarms.get(asset, ("", 0))
+        sequence = count + 1 if last == alarm_id else 1
+        self._alarms[asset] = alarm_id, sequence
         return {
             "schema": EVENT_SCHEMA,
             "event_id": str(uuid.uuid5(_NAMESPACE, f"{alarm_id}|{sequence}|{event.kind}|{event.time!r}")),
@@ -109,6 +113,8 @@ class EventWriter:
             "peak_score": _number(event.peak_score),
             "peak_time": rfc3339(event.peak_time),
             "score_basis": event.score_basis,
+            "end_reason": event.end_reason,
+            "reopened": event.reopened,
             "sensors": [_sensor(share) for share in event.sensors],
             "bundle": asdict(self._bundle),
             "replayed": self._replayed,

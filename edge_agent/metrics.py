@@ -20,7 +20,7 @@ from edge_agent.version import VERSION
 
 CONTENT_TYPE: str = exposition.CONTENT_TYPE_LATEST
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_SERIES_PER_ASSET = 4
+_SERIES_PER_ASSET = 5
 _SERIES_PER_SENSOR = 2
 
 Family = CounterMetricFamily | GaugeMetricFamily
@@ -36,6 +36,7 @@ class Tally:
         rejected: readings and messages not used, by reason.
         scored: samples with a score.
         unscored: samples without, by reason.
+        held_back: excursions that did not become an alarm at once, by reason.
         alarm_events: by (severity, kind).
         last_reading: when the last reading arrived, seconds since the epoch; NaN before the first.
         outbox_pending, outbox_dropped, published: events on their way out.
@@ -48,6 +49,7 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     scored: int = 0
     unscored: Counter[str] = field(default_factory=Counter)
+    held_back: Counter[str] = field(default_factory=Counter)
     alarm_events: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_reading: float = float("nan")
     outbox_pending: int = 0
@@ -205,6 +207,10 @@ class _AgentCollector(Collector):
         for (severity, kind), count in sorted(dict(self._tally.alarm_events).items()):
             family.add_metric([severity, kind], float(count))
         yield family
+        yield _by_reason(
+            "alarms_held_back", "Excursions that did not become an alarm at once, by reason.",
+            dict(self._tally.held_back),
+        )  # fmt: skip
 
 
 class _AssetCollector(Collector):
@@ -242,6 +248,11 @@ class _AssetCollector(Collector):
             ("asset_score", "Score of the last sample; 1 is the threshold.", state.score),
             ("asset_statistic", "Fused statistic of the last sample.", state.statistic),
             ("alarm_active", "1 while the asset is in alarm.", state.alarm.astype(np.float64)),
+            (
+                "asset_off",
+                "1 while the machine is off or settles, and has no score.",
+                state.off.astype(np.float64),
+            ),
             ("asset_last_sample_timestamp_seconds", "Time of the last sample.", state.sample_time),
         )
         for name, text, values in columns:

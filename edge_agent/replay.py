@@ -22,6 +22,8 @@ class ReplayedAlarm:
     start: AlarmEvent
     last: AlarmEvent
     end: AlarmEvent | None = None
+    reopened: int = 0
+    """How often it went on after its end."""
 
     def record(self) -> dict[str, Any]:
         """Return the alarm as the JSON record that `replay --json` prints."""
@@ -36,6 +38,8 @@ class ReplayedAlarm:
             "peak_time": rfc3339(worst.peak_time),
             "severity": worst.severity,
             "score_basis": self.start.score_basis,
+            "end_reason": self.end.end_reason if self.end is not None else None,
+            "reopened": self.reopened,
             "sensors": [
                 {
                     "name": one.name,
@@ -78,20 +82,19 @@ class ReplayResult:
     quality: list[ReplayedQuality] = field(default_factory=list)
     samples: int = 0
     scored: int = 0
-    open_at_end: dict[int, ReplayedAlarm] = field(default_factory=dict)
+    last_of: dict[int, ReplayedAlarm] = field(default_factory=dict)
     bad_at_end: dict[int, ReplayedQuality] = field(default_factory=dict)
 
     def take(self, event: AlarmEvent, asset: str) -> None:
         """Add an event to the alarm that it belongs to."""
         if event.kind == "start":
-            self.open_at_end[event.asset] = ReplayedAlarm(asset, event, event)
-            self.alarms.append(self.open_at_end[event.asset])
+            self.last_of[event.asset] = ReplayedAlarm(asset, event, event)
+            self.alarms.append(self.last_of[event.asset])
             return
-        alarm = self.open_at_end[event.asset]
+        alarm = self.last_of[event.asset]
         alarm.last = event
-        if event.kind == "end":
-            alarm.end = event
-            del self.open_at_end[event.asset]
+        alarm.end = event if event.kind == "end" else None
+        alarm.reopened += event.reopened
 
     def take_quality(self, event: QualityEvent, asset: str) -> None:
         """Add an event to the time of bad data that it belongs to."""

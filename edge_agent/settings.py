@@ -173,6 +173,34 @@ class QualitySettings(_Section):
         return QualityRules(self.stale_ticks, self.stale_seconds, self.ranges)
 
 
+class DeviationSettings(_Section):
+    """The least deviation of one sensor that opens an alarm."""
+
+    min_absolute: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    min_relative: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    direction: Literal["both", "above", "below"] = "both"
+
+
+class AlarmSettings(_Section):
+    """What differs from the alarm rules of the bundle; None is the bundle's."""
+
+    open_count: int | None = Field(default=None, ge=1, le=63)
+    open_window: int | None = Field(default=None, ge=1, le=63)
+    immediate_score: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    clear_samples: int | None = Field(default=None, ge=1)
+    critical_score: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    critical_after_samples: int | None = Field(default=None, ge=1)
+    update_samples: int | None = Field(default=None, ge=1)
+    cool_down_samples: int | None = Field(default=None, ge=0)
+    merge_samples: int | None = Field(default=None, ge=0)
+    sensors: dict[str, DeviationSettings] = {}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Return what the detector's alarms are told."""
+        return self.model_dump(exclude_none=True)
+
+
 class MetricsSettings(_Section):
     """Where Prometheus finds the metrics."""
 
@@ -196,6 +224,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     grid: GridSettings = GridSettings()
     quality: QualitySettings = QualitySettings()
+    alarms: AlarmSettings = AlarmSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @classmethod

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -132,6 +133,29 @@ def test_fault_becomes_an_alarm(broker: Broker, bundle: Path) -> None:
     with Listener(broker.port, f"{ROOT}/alarm/+", f"{ROOT}/status") as late:
         late.wait_for(f"{ROOT}/alarm/p1", b'"kind"')
         late.wait_for(f"{ROOT}/status", b'"stopped"')
+
+
+def test_a_machine_that_goes_off_ends_its_alarm(broker: Broker, bundle: Path, tmp_path: Path) -> None:
+    """The end says why, the retained alarm goes, and what has no score then is counted as off, not as lost."""
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    manifest["off_condition"] = {"sensor": "flow", "comparison": "<", "value": 10.0, "settle_ticks": 4}
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    values = _faulty(150)
+    values[110:, 0] = np.random.default_rng(0).random(40) * 0.1
+    settings = _settings(copy, broker.port, alarms={"open_count": 2})
+    with Listener(broker.port, f"{ROOT}/#") as listener, _running(settings) as agent:
+        _wait_until_ready(agent, listener)
+        assert agent.pipeline.detector.alarm_rules.open_count == 2
+        _publish(listener, "p1", values)
+        end = json.loads(listener.wait_for(f"{ROOT}/event/p1", b'"end"'))
+        assert (end["time_epoch"], end["end_reason"], end["score"]) == (START + 110, "off", None)
+        listener.wait_for(f"{ROOT}/alarm/p1", b"")
+        _wait_for_metric(agent, 'forewarn_samples_unscored_total{reason="off"}', 38)
+        assert _metric(agent, 'forewarn_asset_off{asset="p1"}') == 1
+        assert _metric(agent, 'forewarn_alarm_active{asset="p1"}') == 0
+        assert _metric(agent, "forewarn_not_scoring") == 0
+        assert _metric(agent, 'forewarn_alarms_held_back_total{reason="cool_down"}') == 0
 
 
 def test_dead_sensor_is_data_quality_and_no_alarm(broker: Broker, bundle: Path) -> None:

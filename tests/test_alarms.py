@@ -1,12 +1,14 @@
 """Laws of alarms: when they open, close and become critical."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.contract.alarms import AlarmRules, AlarmState, follow_alarms
+from edge_agent.contract.alarms import AlarmRules, AlarmState, follow_alarms, stop_alarms
 
 RULES = AlarmRules(
     open_count=3,
@@ -16,6 +18,7 @@ RULES = AlarmRules(
     critical_score=2.0,
     critical_after_samples=20,
     update_samples=7,
+    merge_samples=0,
 )
 
 
@@ -28,17 +31,28 @@ class Happened:
     state: dict[str, float]
 
 
-def _run(scores: list[float], quiet_below: float = 0.8, start: float = 1000.0) -> list[Happened]:
+KINDS = ("ended", "started", "updated", "reopened", "cooled", "slight")
+
+
+def _run(
+    scores: list[float],
+    quiet_below: float = 0.8,
+    start: float = 1000.0,
+    rules: AlarmRules = RULES,
+    calm_below: float | None = None,
+    permitted: Sequence[bool] | None = None,
+) -> list[Happened]:
     """Return what happens to one asset, a second a sample."""
     state = AlarmState.zero(1)
     one = np.zeros(1, np.int64)
     happened = []
     for number, score in enumerate(scores):
         time = start + number
-        said = follow_alarms(
-            state, one, np.array([time]), np.array([score]), np.array([score < quiet_below]), RULES
-        )
-        for kind in ("ended", "started", "updated"):
+        quiet, calm = np.array([score < quiet_below]), np.array([score < (calm_below or quiet_below)])
+        allowed = None if permitted is None else permitted[number]
+        permit = None if allowed is None else lambda at, answer=allowed: np.full(len(at), answer)
+        said = follow_alarms(state, one, np.array([time]), np.array([score]), quiet, rules, 1.0, calm, permit)
+        for kind in KINDS:
             if getattr(said, kind)[0]:
                 facts = {
                     name: float(getattr(state, name)[0])
@@ -48,8 +62,89 @@ def _run(scores: list[float], quiet_below: float = 0.8, start: float = 1000.0) -
     return happened
 
 
-def _kinds(scores: list[float]) -> list[tuple[str, float]]:
-    return [(one.kind, one.time) for one in _run(scores)]
+def _kinds(
+    scores: list[float], rules: AlarmRules = RULES, permitted: Sequence[bool] | None = None
+) -> list[tuple[str, float]]:
+    return [(one.kind, one.time) for one in _run(scores, rules=rules, permitted=permitted)]
+
+
+MERGING = replace(RULES, merge_samples=6)
+COOLING = replace(RULES, cool_down_samples=10)
+ENDED = [5.0, 0.1, 0.1, 0.1, 0.1]
+"""An alarm that opens at 0 and ends at 4."""
+
+
+def test_an_alarm_that_comes_back_soon_goes_on() -> None:
+    """Within `merge_samples` of its end an alarm is reopened by an update: its number, onset, start and peak stay."""
+    happened = _run([*ENDED, 0.1, 4.0, 0.1, 0.1, 0.1, 0.1], rules=MERGING)
+    assert [(one.kind, one.time) for one in happened] == [
+        ("started", 0), ("ended", 4), ("updated", 6), ("reopened", 6), ("ended", 10),
+    ]  # fmt: skip
+    last = happened[-1].state
+    assert (last["number"], last["onset_time"], last["start_time"]) == (1, 1000.0, 1000.0)
+    assert (last["peak_score"], last["peak_time"], last["critical"]) == (5.0, 1000.0, 1.0)
+
+
+@pytest.mark.parametrize(("gap", "kind"), [(6, "updated"), (7, "started")])
+def test_merging_ends_after_its_samples(gap: int, kind: str) -> None:
+    """The last sampling interval of `merge_samples` still merges, the next one opens a new alarm."""
+    assert _kinds([*ENDED, *[0.1] * (gap - 1), 4.0], MERGING)[2] == (kind, 4 + gap)
+
+
+def test_time_that_passes_without_samples_counts() -> None:
+    """After a gap, what opens is a new alarm, however few samples came in between."""
+    state, one = AlarmState.zero(1), np.zeros(1, np.int64)
+    for time, score in zip((*range(5), 500), (*ENDED, 5.0), strict=True):
+        said = follow_alarms(
+            state, one, np.array([float(time)]), np.array([score]), np.array([score < 0.8]), MERGING
+        )
+    assert said.started[0]
+    assert state.number[0] == 2
+
+
+def test_cool_down_holds_back_and_counts_once() -> None:
+    """For `cool_down_samples` nothing opens; the excursion is counted once, and opens when the time is over."""
+    happened = _kinds([*ENDED, *[1.5] * 12], COOLING)
+    assert happened == [("started", 0), ("ended", 4), ("cooled", 7), ("started", 15)]
+
+
+def test_a_very_high_score_breaks_the_cool_down() -> None:
+    """The immediate score opens during the cool-down."""
+    assert _kinds([*ENDED, 1.5, 1.5, 1.5, 4.0], COOLING)[-1] == ("started", 8)
+
+
+def test_merging_comes_before_the_cool_down() -> None:
+    """What belongs to the last alarm is taken up at once, cool-down or not."""
+    both = replace(COOLING, merge_samples=6)
+    assert _kinds([*ENDED, 1.5, 1.5, 1.5], both)[2:] == [("updated", 7), ("reopened", 7)]
+
+
+def test_what_is_not_permitted_opens_later() -> None:
+    """A slight excursion is held back, counted once, and opens with the first sample that permits it."""
+    permitted = [False] * 6 + [True] * 4
+    assert _kinds([1.5] * 10, permitted=permitted)[:2] == [("slight", 2), ("started", 6)]
+    again = [1.5] * 3 + [0.1] * 4 + [1.5] * 3
+    assert _kinds(again, permitted=[False] * 10) == [("slight", 2), ("slight", 9)]
+
+
+def test_the_onset_reaches_back_to_the_last_calm_sample() -> None:
+    """The onset is where the statistic last was calm, though it was quiet in between, and never before an end."""
+    start, *_ = _run([0.1, 0.6, 0.6, 1.2, 1.2, 1.2], calm_below=0.5)
+    assert start.state["onset_time"] == 1001.0
+    again = _run([5.0, *[0.6] * 4, 5.0], calm_below=0.5)[-1]
+    assert (again.kind, again.state["onset_time"]) == ("started", 1005.0)
+
+
+def test_what_is_not_watched_any_more_is_forgotten() -> None:
+    """A stop ends the alarms there are, and what comes after it is a new alarm at once."""
+    state, rows = AlarmState.zero(3), np.arange(3)
+    score = np.array([5.0, 0.1, 1.5])
+    follow_alarms(state, rows, np.full(3, 1.0), score, score < 0.8, MERGING)
+    assert stop_alarms(state, rows[:2]).tolist() == [0]
+    assert not state.active.any()
+    said = follow_alarms(state, rows, np.full(3, 2.0), np.full(3, 5.0), np.zeros(3, np.bool_), MERGING)
+    assert said.started.tolist() == [True, True, True]
+    assert state.onset_time.tolist() == [2.0, 2.0, 1.0]
 
 
 def test_three_of_five_open() -> None:
@@ -134,12 +229,19 @@ SCORES = st.lists(st.one_of(st.floats(0.0, 1.2), st.floats(0.0, 6.0)), max_size=
 
 
 @settings(max_examples=200, deadline=None)
-@given(scores=SCORES)
-def test_alarms_are_never_nested(scores: list[float]) -> None:
-    """Every start is followed by at most one end before the next start, and updates stand only between."""
+@given(scores=SCORES, merge=st.integers(0, 12), cool=st.integers(0, 20))
+def test_alarms_are_never_nested(scores: list[float], merge: int, cool: int) -> None:
+    """Every start or reopening is followed by at most one end before the next, and updates stand only between."""
     active, number = False, 0
-    for one in _run(scores):
-        if one.kind == "started":
+    happened = _run(scores, rules=replace(RULES, merge_samples=merge, cool_down_samples=cool))
+    reopened = {one.time for one in happened if one.kind == "reopened"}
+    for one in happened:
+        if one.kind in ("reopened", "cooled", "slight"):
+            continue
+        if one.kind == "updated" and one.time in reopened:
+            assert not active
+            assert number
+        elif one.kind == "started":
             assert not active
             number += 1
             assert one.state["onset_time"] <= one.state["start_time"]

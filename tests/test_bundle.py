@@ -10,6 +10,8 @@ import pytest
 
 from edge_agent.contract.bundle import GOLDEN, MANIFEST, Bundle, read_bundle, read_golden, write_bundle
 from edge_agent.contract.errors import BundleError
+from edge_agent.contract.minimum_deviation import DeviationRule
+from edge_agent.contract.off_condition import OffCondition
 from edge_agent.detector import load_detector
 from tests.tiny_machine import SENSORS, TINY_BUNDLE
 
@@ -96,6 +98,12 @@ def test_another_contract_version_is_refused(copy: Path, version: object) -> Non
         ("threshold", {"value": 1.0}),
         ("threshold", []),
         ("alarm_rules", {"open_count": 1, "mood": "good"}),
+        ("off_condition", {"sensor": "pressure", "comparison": "<", "value": 1.0, "mood": 3}),
+        ("off_condition", {"sensor": "torque", "comparison": "<", "value": 1.0}),
+        ("off_condition", {"sensor": "pressure", "comparison": "=<", "value": 1.0}),
+        ("off_condition", {"sensor": "pressure", "comparison": "<", "value": "low"}),
+        ("off_condition", {"sensor": "pressure", "comparison": "<", "value": 1.0, "settle_ticks": -1}),
+        ("off_condition", 3),
         ("files", {}),
         ("files", []),
         ("files", {"../manifest.json": "0"}),
@@ -141,6 +149,16 @@ def test_alarm_rules_may_be_edited(copy: Path) -> None:
     rules = {"open_count": 5, "open_window": 9, "immediate_score": 6}
     _changed(copy, alarm_rules=rules)
     assert load_detector(copy).bundle.manifest.alarm_rules.open_count == 5
+
+
+def test_rules_for_sensors_and_an_off_condition_are_read_back(copy: Path) -> None:
+    """What the manifest says of each sensor's least deviation and of being off is what the detector goes by."""
+    rules = {"sensors": {"flow": {"min_absolute": 2.0, "min_relative": 0.0, "direction": "above"}}}
+    off = {"sensor": "pressure", "comparison": "<", "value": 1, "settle_ticks": 3}
+    _changed(copy, alarm_rules=rules, off_condition=off)
+    manifest = load_detector(copy).bundle.manifest
+    assert manifest.alarm_rules.sensors == {"flow": DeviationRule(2.0, 0.0, "above")}
+    assert manifest.off_condition == OffCondition("pressure", "<", 1, 3)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"text"', "\x00\xff"])

@@ -348,6 +348,22 @@ def test_the_mode_of_inference_changes_no_alarm(history: Path, capsys: pytest.Ca
     assert [event["start"] for event in events[0]] == [event["start"] for event in events[1]]
 
 
+def test_replay_goes_by_the_alarm_rules_of_the_bundle(
+    history: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the manifest's least deviations hold back is no alarm, and is counted and said."""
+    path = bundle / "manifest.json"
+    record = json.loads(path.read_text("utf-8"))
+    sensors = {sensor["name"]: {"min_absolute": 1e6} for sensor in record["sensors"]}
+    record["alarm_rules"] |= {"sensors": sensors}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    words = ("replay", "--bundle", bundle, "--history", history)
+    found = run(main, capsys, *words, "--json").record()
+    held = found["alarms_held_back"]["minimum_deviation"]
+    assert (found["events"], held > 0) == ([], True)
+    assert f"held back: {held} × minimum_deviation" in run(main, capsys, *words).out
+
+
 def test_two_assets_in_one_file_are_replayed_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

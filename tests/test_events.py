@@ -101,6 +101,23 @@ def test_sequence_counts_within_the_alarm() -> None:
     assert len({payload["event_id"] for payload in first}) == 3
 
 
+def test_a_reopened_alarm_counts_on() -> None:
+    """What follows an end under the same id goes on counting, so that no two events share their own id."""
+    writer = EventWriter(BUNDLE)
+    end = replace(EVENT, kind="end", end_reason="cleared")
+    again = replace(EVENT, kind="update", reopened=True, time=EVENT.time + 5)
+    payloads = [writer.write(event, "a") for event in (EVENT, end, again, end)]
+    assert [payload["sequence"] for payload in payloads] == [1, 2, 3, 4]
+    assert len({payload["event_id"] for payload in payloads}) == 4
+    assert len({payload["alarm_id"] for payload in payloads}) == 1
+    for payload in payloads:
+        jsonschema.validate(json.loads(to_json(payload)), _schema("event"), jsonschema.Draft202012Validator)
+    assert [(payload["end_reason"], payload["reopened"]) for payload in payloads[1:3]] == [
+        ("cleared", False),
+        (None, True),
+    ]
+
+
 def test_replay_gives_the_same_ids() -> None:
     """A replay names the same event by the same ids and says that it is one."""
     live = EventWriter(BUNDLE).write(EVENT, "a")

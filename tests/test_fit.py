@@ -23,8 +23,9 @@ from edge_agent.contract.bundle import read_bundle, read_golden
 from edge_agent.detector import load_detector
 from edge_agent.history import read_history
 from tests.commands import column, run, table, text, two_assets
-from tests.tiny_machine import START, normal_values, samples_of
+from tests.tiny_machine import START, TINY_BUNDLE, normal_values, samples_of
 from trainer import fit as fitting
+from trainer.calibrate import CalibrationHistory
 from trainer.cleaning import clean
 from trainer.cli import main
 from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_step
@@ -60,6 +61,20 @@ def _fit(history: Path, bundle: Path, *words: str) -> Fitted:
 
 def _content(bundle: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in bundle.iterdir()}
+
+
+def test_golden_samples_are_taken_while_the_machine_runs() -> None:
+    """They prove the score only if there is one: a calibration block that begins with a stop gives later rows."""
+    rows = 500
+    samples = samples_of(normal_values(rows))
+    manifest = load_detector(TINY_BUNDLE).bundle.manifest
+    held_out = np.arange(rows) >= 100
+    for running in (100, 300, 480):
+        statistic = np.where(np.arange(rows) >= running, 1.0, np.nan)
+        values = fitting._golden_values(CalibrationHistory(samples, held_out), manifest, statistic)
+        first = min(max(100, running - manifest.warmup_ticks), rows - len(values))
+        np.testing.assert_array_equal(values[:-1], samples.values[first : first + len(values) - 1])
+        assert len(values) == manifest.warmup_ticks + 32
 
 
 # A year of a water plant, as it was downloaded.

@@ -4,6 +4,7 @@ import re
 import urllib.error
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_asset_series_are_capped() -> None:
     assert series["forewarn_assets"] == 40
     assert sum(name.startswith("forewarn_asset_score") for name in series) == 2
     assert sum(name.startswith("forewarn_data_quality_active") for name in series) == 2
-    assert series["forewarn_asset_series_dropped"] == 38 * 8 + 2
+    assert series["forewarn_asset_series_dropped"] == 38 * 9 + 2
 
 
 def test_not_scoring_is_noticed() -> None:
@@ -127,6 +128,21 @@ def test_not_scoring_is_noticed() -> None:
     assert board.not_scoring(10.0) == 1
     board.take_outcomes(_outcomes(0.1, 1.0))
     assert (board.warming_up(), board.not_scoring(10.0)) == (0, 0)
+
+
+def test_a_machine_that_is_off_is_neither_warming_up_nor_forgotten() -> None:
+    """Off, an asset has no score on purpose: it is shown as off, and not as one that is not scored."""
+    board = AssetBoard(2)
+    board.take_rows(_rows(0, 1.0), 100.0)
+    board.take_outcomes(replace(_outcomes(float("nan"), float("nan")), off=np.array([True])))
+    board.take_rows(_rows(0, 1.0), 101.0)
+    assert (board.warming_up(), board.not_scoring(10.0)) == (0, 0)
+    tally = Tally(held_back=Counter(cool_down=3))
+    series = _series(_metrics(board, ["p0"], tally).exposition().decode())
+    assert series['forewarn_asset_off{asset="p0"}'] == 1
+    assert series['forewarn_alarms_held_back_total{reason="cool_down"}'] == 3
+    board.take_outcomes(_outcomes(0.1, 1.0))
+    assert _series(_metrics(board, ["p0"]).exposition().decode())['forewarn_asset_off{asset="p0"}'] == 0
 
 
 def _get(address: str) -> tuple[int, str]:

@@ -297,3 +297,54 @@ def test_an_asset_that_was_never_heard_is_not_missed() -> None:
     gate.check(state, np.zeros(1, np.int64), np.array([5]), _normal(1))
     gate.hear(state, np.zeros(1, np.int64), np.inf)
     assert gate.advance(state, 1e9) == []
+
+
+WIDE = tuple(f"s{number}" for number in range(8))
+
+
+def _connector(rows: int, seed: int = 0) -> Float32:
+    return np.asarray(np.random.default_rng(seed).normal(5.0, 0.1, (rows, 8)), np.float32)
+
+
+WIDE_MANIFEST = manifest_of(WIDE, ("bar",) * 8, [_connector(5000, 1)])
+
+
+def test_a_loose_connector_is_one_story() -> None:
+    """Eight sensors that go within a few ticks and come back within a few are one episode of five events."""
+    values = _connector(300)
+    for sensor in range(8):
+        values[100 + sensor : 200 + sensor, sensor] = np.nan
+    values[:, 0] = np.where(np.arange(300) < 100, values[:, 0], np.nan)
+    values[204:, 0] = 5.0 + 0.1 * np.sin(np.arange(96))
+    found = run_gate(SensorGate(WIDE_MANIFEST, QualityRules(stale_seconds=10.0)), values[:, None]).facts()
+    phases = [(phase, len(named)) for phase, _, named in found]
+    assert [phase for phase, _ in phases] == ["start", "update", "update", "update", "end"]
+    assert phases[:3] == [("start", 1), ("update", 6), ("update", 8)]
+    assert found[0][1] == 110
+
+
+def test_sensors_that_come_and_go_for_hours_do_not_storm() -> None:
+    """Eight contacts that break and heal all the time are told in a tenth of the events, and the last word is right."""
+    rows, rng = 3600, np.random.default_rng(3)
+    values = _connector(rows)
+    for sensor in range(8):
+        for first in range(20 + int(rng.integers(0, 40)), rows - 120, 45):
+            values[first : first + int(rng.integers(14, 35)), sensor] = np.nan
+    gate = SensorGate(WIDE_MANIFEST, QualityRules(stale_seconds=10.0))
+    found = run_gate(gate, values[:, None])
+    facts = found.facts()
+    assert gate.found["stale"] > 400
+    assert 10 * len(facts) <= 2 * gate.found["stale"]
+    assert facts[-1][0] == "end"
+    assert not found.state.told.any()
+
+
+def test_a_change_that_waits_is_told_however_samples_are_fed() -> None:
+    """What an update left out comes with the next one, though nothing else happens in between."""
+    values = _connector(300)
+    values[100:, 0], values[102:, 1] = np.nan, np.nan
+    found = run_gate(SensorGate(WIDE_MANIFEST, QualityRules(stale_seconds=10.0)), values[:, None])
+    assert [(phase, time, len(named)) for phase, time, named in found.facts()] == [
+        ("start", 110.0, 1),
+        ("update", 115.0, 2),
+    ]

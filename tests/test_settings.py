@@ -2,14 +2,17 @@
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
 
+from edge_agent.contract.alarm_rules import changed_rules
+from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import ConfigurationError
-from edge_agent.settings import Settings, load_settings
+from edge_agent.settings import AlarmSettings, Settings, load_settings
 
 SAMPLE = Path(__file__).parent.parent / "deploy" / "edge-agent.toml"
 
@@ -62,6 +65,20 @@ def test_sample_loads() -> None:
     assert settings == Settings.model_validate({"bundle": {"path": SAMPLE.parent / "bundle"}})
 
 
+def test_alarms_say_only_what_differs_from_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not given under [alarms] is left to the bundle; each key is one of the bundle's rules."""
+    text = "[bundle]\npath='b'\n[alarms]\nmerge_samples=0\n[alarms.sensors.flow]\nmin_absolute=2"
+    monkeypatch.setenv("FOREWARN_ALARMS__COOL_DOWN_SAMPLES", "7")
+    changes = load_settings(_write(tmp_path, text)).alarms.changes
+    flow = {"min_absolute": 2.0, "min_relative": 0.0, "direction": "both"}
+    assert changes == {"merge_samples": 0, "cool_down_samples": 7, "sensors": {"flow": flow}}
+    rules = changed_rules(AlarmRules(), changes, ["flow"])
+    assert (rules.cool_down_samples, rules.sensors["flow"].min_absolute) == (7, 2.0)
+    assert set(AlarmSettings.model_fields) == {item.name for item in fields(AlarmRules)}
+
+
 def test_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable of the environment overrides one key of the file and leaves its neighbours."""
     path = _write(tmp_path, '[bundle]\npath = "b"\n[mqtt]\nhost = "broker"\nport = 1\n')
@@ -94,6 +111,14 @@ def test_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (
             "[bundle]\npath='b'\n[quality]\nranges={flow=[5.0, 1.0]}",
             "quality: ranges: flow: must be two numbers, the lower first",
+        ),
+        (
+            "[bundle]\npath='b'\n[alarms]\nmerge_samples=-1",
+            "alarms.merge_samples: Input should be greater than or equal to 0",
+        ),
+        (
+            "[bundle]\npath='b'\n[alarms.sensors.flow]\ndirection='up'",
+            "alarms.sensors.flow.direction: Input should be 'both', 'above' or 'below'",
         ),
         ("[bundle", "TOML: "),
     ],

@@ -60,6 +60,11 @@ def test_fit_refuses_an_option_out_of_range(
         ("[fit]\ninference = 'fast'", "fit.inference: is 'fast', known are step and window"),
         ("[fit]\nbatch_size = 0", "fit.batch_size: is 0, at least 1 is needed"),
         ("[fit]\nlearning_rate = -1.0", "fit.learning_rate: is -1.0"),
+        ("[fit]\noff_when = 'speed'", "fit.off_when: is 'speed', must be a sensor, one of < <= > >= == !="),
+        ("[fit]\nsettle_ticks = -1", "fit.settle_ticks: is -1, at least 0 is needed"),
+        ("[fit]\nalarms = 3", "fit.alarms: must be a table"),
+        ("[fit.alarms]\nmood = 3", "fit.alarms: broken by mood: is not a known key"),
+        ("[fit.alarms]\nopen_count = 0", "fit.alarms: broken by open_count: must be above 0"),
         ("[fit]\nunits_of_sensors = 3", "fit.units_of_sensors: must be a table"),
         ("[fit", "not readable as TOML"),
         ("name = '\udcff'", "not readable as TOML"),
@@ -140,6 +145,21 @@ def test_fit_names_a_sensor_that_begins_too_late(tmp_path: Path, capsys: pytest.
     said = run(main, capsys, "fit", "--history", path, "--out", tmp_path / "out", "--window", "8")
     assert said.code == 1
     assert f"{path}: sensor flow has no value in the part that the model is fitted on" in said.refusal()
+
+
+def test_fit_names_a_sensor_that_there_is_not(
+    history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An off-condition or an alarm rule of a sensor that the history lacks is refused before anything is learnt."""
+    config = tmp_path / "trainer.toml"
+    config.write_text("[fit.alarms.sensors.torque]\nmin_absolute = 1.0", encoding="utf-8")
+    for words, rule in (
+        (("--off-when", "torque<1"), f"{history}: no sensor torque, by which the machine would be off"),
+        (("--config", config), f"{history}: alarms.sensors.torque: is not a sensor, known are "),
+    ):
+        said = run(main, capsys, "fit", "--history", history, "--out", tmp_path / "out", *words)
+        assert said.code == 1
+        assert rule in said.refusal()
 
 
 # What `simulate` writes and refuses.

@@ -131,6 +131,12 @@ def _add_fit(commands: Any) -> None:
         help="what is usual of late: the history's, that of recent rows, or also of those in an alarm",
     )
     parser.add_argument("--usual-days", type=float, metavar="DAYS", help="how far back that is (default 14)")
+    parser.add_argument(
+        "--off-when", metavar="CONDITION", help='the machine is off, and has no score: "speed_rpm<100"'
+    )
+    parser.add_argument(
+        "--settle-ticks", type=int, metavar="N", help="samples without a score after a start (default 0)"
+    )
     _add_plots(parser)
 
 
@@ -144,6 +150,8 @@ _FIT_FLAGS = {
     "inference": "--inference",
     "adaptation": "--adaptation",
     "usual_days": "--usual-days",
+    "off_when": "--off-when",
+    "settle_ticks": "--settle-ticks",
 }
 
 

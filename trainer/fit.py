@@ -20,7 +20,7 @@ from edge_agent.contract.grid import Axis
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import block_rows
-from edge_agent.contract.types import Float32
+from edge_agent.contract.types import Float32, Float64
 from edge_agent.detector import Detector, golden_samples, load_detector, open_detector
 from edge_agent.version import VERSION
 from trainer.blocks import FOLDS, Plan, make_plan
@@ -80,6 +80,7 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
     """
     progress = progress or Progress()
     check_out(out)
+    _check_sensors(cleaned, options)
     plan = make_plan(cleaned, options)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -113,6 +114,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     Raises:
         HistoryError: the history cannot carry a model.
     """
+    _check_sensors(cleaned, options)
     plan = make_plan(cleaned, options)
     learnt = _learn(plan, Progress())
     export_step(learnt.weights, directory / STEP_GRAPH)
@@ -120,6 +122,12 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
     manifest = replace(bundle.manifest, threshold=found.threshold)
     return open_detector(replace(bundle, scoring=found.scoring, manifest=manifest))
+
+
+def _check_sensors(cleaned: Cleaned, options: FitOptions) -> None:
+    """Refuse options that name a sensor which the history does not have, before anything is learnt."""
+    options.off_condition(cleaned.sensors)
+    options.alarm_rules(cleaned.sensors)
 
 
 def _learn(plan: Plan, progress: Progress) -> Learnt:
@@ -211,6 +219,8 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         adaptation=_adaptation(cleaned, options),
         block_rows=block_rows(options.usual_days, cleaned.interval),
         threshold=Threshold("margin", 1e30, options.alarms_per_week, 0.0),
+        alarm_rules=options.alarm_rules(cleaned.sensors),
+        off_condition=options.off_condition(cleaned.sensors),
         parity=parity,
     )
     return Bundle(draft, manifest, untouched_scoring(len(sensors)))
@@ -293,17 +303,23 @@ def _finish(
     )
     # Graphs are proven in both modes by the golden samples, so the statistics of both are kept.
     complete = Bundle(bundle.directory, manifest, found.scoring)
-    golden: dict[str, Any] = {"values": _golden_values(history, manifest)}
+    golden: dict[str, Any] = {"values": _golden_values(history, manifest, found.statistic)}
     for mode in ("step", "window"):
         outcomes = open_detector(complete, mode).process(golden_samples(golden["values"]))
         golden |= {f"{mode}_forecast": outcomes.forecast, f"{mode}_statistic": outcomes.statistic}
     write_bundle(complete, golden)
 
 
-def _golden_values(history: CalibrationHistory, manifest: Manifest) -> Float32:
+def _golden_values(history: CalibrationHistory, manifest: Manifest, statistic: Float64) -> Float32:
     """Return rows for a warm-up and some scored samples after it; the last of them loses a cell."""
     rows = np.flatnonzero(history.held_out & (history.samples.asset == 0))
-    values = history.samples.values[rows[: manifest.warmup_ticks + 32]].copy()
+    count = manifest.warmup_ticks + 32
+    # A machine may be off in the first rows: take those after which most are scored.
+    scored = np.cumsum(np.r_[0, np.isfinite(statistic[rows])])
+    starts = np.arange(max(len(rows) - count, 0) + 1)
+    ends = np.minimum(starts + count, len(rows))
+    first = int(np.argmax(scored[ends] - scored[np.minimum(starts + manifest.warmup_ticks, ends)]))
+    values = history.samples.values[rows[first : first + count]].copy()
     values[-1, 0] = np.nan
     return values
 

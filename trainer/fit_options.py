@@ -2,11 +2,15 @@
 
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from edge_agent.contract.errors import ConfigurationError, UsageError
+from edge_agent.contract.alarm_rules import changed_rules
+from edge_agent.contract.alarms import AlarmRules
+from edge_agent.contract.errors import ConfigurationError, HistoryError, UsageError
+from edge_agent.contract.off_condition import OffCondition, parse_off_condition
 from edge_agent.contract.trailing import POLICIES
 
 _LEAST = {
@@ -20,6 +24,7 @@ _LEAST = {
     "seed": 0,
     "alarms_per_week": 1e-6,
     "usual_days": 1e-3,
+    "settle_ticks": 0,
 }
 _FRACTIONS = ("learning_rate", "alarms_per_week", "usual_days")
 _LARGEST = 2**31 - 1
@@ -44,6 +49,9 @@ class FitOptions:
             `usual_days` and `frozen` for a shorter one, which has not seen what is usual.
         usual_days: how far back what is usual of late looks.
         units_of_sensors: engineering unit of each sensor, by name.
+        off_when: when the machine is off, as `sensor comparison value`; empty is never.
+        settle_ticks: samples after a start that have no score either.
+        alarms: what differs from the default alarm rules.
     """
 
     name: str = "model"
@@ -61,6 +69,35 @@ class FitOptions:
     adaptation: str = "auto"
     usual_days: float = 14.0
     units_of_sensors: tuple[tuple[str, str], ...] = ()
+    off_when: str = ""
+    settle_ticks: int = 0
+    alarms: Mapping[str, Any] = field(default_factory=dict)
+
+    def off_condition(self, sensors: Collection[str]) -> OffCondition | None:
+        """Return when the machine is off, None where it never is.
+
+        Raises:
+            HistoryError: there is no such sensor.
+        """
+        if not self.off_when:
+            return None
+        condition = parse_off_condition(self.off_when, self.settle_ticks)
+        if condition.sensor not in sensors:
+            raise HistoryError(
+                f"no sensor {condition.sensor}, by which the machine would be off; there are {', '.join(sensors)}"
+            )
+        return condition
+
+    def alarm_rules(self, sensors: Collection[str]) -> AlarmRules:
+        """Return the alarm rules of the bundle.
+
+        Raises:
+            HistoryError: a rule is for a sensor that there is not.
+        """
+        try:
+            return changed_rules(AlarmRules(), self.alarms, sensors)
+        except ValueError as error:
+            raise HistoryError(f"alarms.{error}") from error
 
 
 def broken_rule(key: str, value: Any) -> str | None:
@@ -77,11 +114,17 @@ def broken_rule(key: str, value: Any) -> str | None:
     if key == "units_of_sensors":
         pairs = isinstance(value, dict) and all(isinstance(unit, str) for unit in value.values())
         return None if pairs else "must be a table of units by the names of the sensors"
+    if key == "alarms":
+        return _broken_alarms(value)
     if not isinstance(value, str) or not value.strip():
         return "must be text"
     for name, known in (("inference", _INFERENCE), ("adaptation", ADAPTATIONS)):
         if key == name and value not in known:
             return f"is {value!r}, known are {' and '.join(known)}"
+    if key == "off_when":
+        return _broken_off_condition(value)
+    if key == "inference" and value not in _INFERENCE:
+        return f"is {value!r}, known are {' and '.join(_INFERENCE)}"
     return None
 
 
@@ -100,6 +143,25 @@ def _broken_units(value: Any) -> str | None:
         return "must be a list of whole numbers, one for each layer"
     broken = (_broken_number(units, 1, whole=True) for units in value)
     return next((f"a layer {rule}" for rule in broken if rule), None)
+
+
+def _broken_alarms(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return "must be a table"
+    tables = value.get("sensors")
+    try:
+        changed_rules(AlarmRules(), value, tables if isinstance(tables, dict) else ())
+    except ValueError as error:
+        return f"broken by {error}"
+    return None
+
+
+def _broken_off_condition(value: str) -> str | None:
+    try:
+        parse_off_condition(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def check_out(out: Path) -> None:
@@ -130,7 +192,7 @@ def read_options(path: Path) -> dict[str, Any]:
     section = content.get("fit", {})
     if not isinstance(section, dict):
         raise ConfigurationError(f"{path}: fit: must be a table")
-    known = sorted(field.name for field in fields(FitOptions))
+    known = sorted(item.name for item in fields(FitOptions))
     for key, value in section.items():
         if key not in known:
             raise ConfigurationError(f"{path}: fit.{key}: unknown key; known are {', '.join(known)}")

@@ -1,15 +1,31 @@
-"""Scores become alarm events: m-of-n or a very high score opens, hysteresis closes.
+"""Scores become alarm events: m-of-n or a very high score opens, hysteresis closes, a fleeting end is no end.
 
 An alarm opens when at least `open_count` of the last `open_window` scores reached 1.0, or at once at
 `immediate_score`. It closes after `clear_samples` scores in a row whose statistic is below 0.8 of the threshold
-*value*. The onset is the first sample of the excursion that opened it.
+*value*. Its onset is the first sample after the statistic was last below half of that value: what leads up to an
+alarm begins well under the threshold (docs/decisions/0004 has the errors of this and of a CUSUM, Page 1954).
+
+Soon after an end (`merge_samples`) the same alarm goes on instead of a new one; later, during `cool_down_samples`, a
+new one needs the immediate score. Both count sampling intervals of the clock, so that a gap or a stop of the machine
+lets them pass. The means are those of ISA-18.2 and EEMUA 191 against chattering alarms: dead band, delay on both
+sides, re-alarm suppression. An alarm that does not open for one of these reasons is held back, and counted.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_agent.contract.minimum_deviation import DeviationRule
 from edge_agent.contract.types import Bool, Float64, Int64
+
+CLEARED, OFF = "cleared", "off"
+"""Why an alarm ends: its statistic fell, or the machine went off."""
+HELD_BACK = ("cool_down", "minimum_deviation")
+"""Why an alarm does not open that otherwise would."""
+
+Permit = Callable[[Int64], Bool]
+"""Positions (n,) among the assets of a call, of those that would open → (n,) which of them may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +40,11 @@ class AlarmRules:
         critical_score: severity becomes critical at this score.
         critical_after_samples: severity becomes critical when the alarm lasts this long.
         update_samples: an update event is sent at least this often while the alarm is open.
+        cool_down_samples: sampling intervals after an end in which only `immediate_score` opens a new alarm. 0 by
+            default: it would hide a second fault that follows the first, and what chatters is merged already.
+        merge_samples: sampling intervals after an end in which the same alarm goes on. 30 joins most of what one
+            fault is cut into, and no two faults (docs/decisions/0004).
+        sensors: the least deviation that opens an alarm, by the sensor's name; see `minimum_deviation.py`.
     """
 
     open_count: int = 3
@@ -33,11 +54,18 @@ class AlarmRules:
     critical_score: float = 2.0
     critical_after_samples: int = 600
     update_samples: int = 300
+    cool_down_samples: int = 0
+    merge_samples: int = 30
+    sensors: Mapping[str, DeviationRule] = field(default_factory=dict)
 
 
 @dataclass
 class AlarmState:
-    """Alarm state of all assets, one row per asset; times in seconds since the epoch."""
+    """Alarm state of all assets, one row per asset; times in seconds since the epoch.
+
+    `end_time` is that of the last end after which merge and cool-down count, NaN where there is none. `held_back` is
+    whether the present excursion was counted as held back.
+    """
 
     recent: Int64
     active: Bool
@@ -50,6 +78,8 @@ class AlarmState:
     quiet: Int64
     held: Int64
     critical: Bool
+    end_time: Float64
+    held_back: Bool
 
     @staticmethod
     def zero(assets: int) -> "AlarmState":
@@ -66,19 +96,28 @@ class AlarmState:
             quiet=np.zeros(assets, np.int64),
             held=np.zeros(assets, np.int64),
             critical=np.zeros(assets, np.bool_),
+            end_time=np.full(assets, np.nan),
+            held_back=np.zeros(assets, np.bool_),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """What happened to each of the assets of one call, (B,) each."""
+    """What happened to each of the assets of one call, (B,) each.
+
+    An alarm that is `reopened` is `updated` too. `cooled` and `slight` are excursions that were newly held back, by
+    the cool-down and by the minimum deviation.
+    """
 
     started: Bool
     updated: Bool
     ended: Bool
+    reopened: Bool
+    cooled: Bool
+    slight: Bool
 
     def any(self) -> bool:
-        """Return whether anything happened at all."""
+        """Return whether there is an event at all."""
         return bool(self.started.any() or self.updated.any() or self.ended.any())
 
 
@@ -89,6 +128,9 @@ def follow_alarms(
     score: Float64,
     quiet: Bool,
     rules: AlarmRules,
+    interval: float = 1.0,
+    calm: Bool | None = None,
+    permit: Permit | None = None,
 ) -> Transitions:
     """Advance the alarm state of assets `rows` (B,), each named once, by one scored sample.
 
@@ -99,30 +141,92 @@ def follow_alarms(
         score: (B,) finite scores.
         quiet: (B,) whether the statistic is below the clearing value.
         rules: when alarms open and close.
+        interval: seconds between samples.
+        calm: (B,) whether the statistic is so low that no excursion has begun; None is `quiet`.
+        permit: asked of alarms that would open; None permits all.
     """
     over = score >= 1.0
     active = state.active[rows]
-    fresh_rise = (state.quiet[rows] > 0) | np.isnan(state.rise_time[rows])
-    state.rise_time[rows] = np.where(~quiet & fresh_rise, time, state.rise_time[rows])
+    rise = state.rise_time[rows]
+    rise = np.where(quiet if calm is None else calm, np.nan, np.where(np.isnan(rise), time, rise))
     state.quiet[rows] = np.where(quiet, state.quiet[rows] + 1, 0)
     window = (1 << rules.open_window) - 1
     state.recent[rows] = ((state.recent[rows] << 1) | over) & window
+    held_back = state.held_back[rows]
+    if held_back.any():
+        state.held_back[rows] = held_back & (state.quiet[rows] < rules.clear_samples)
+    if not (active | over).any():
+        # The ordinary sample, which has to be quick.
+        state.rise_time[rows] = rise
+        return Transitions(*[np.zeros(len(rows), np.bool_)] * 6)
     enough = _bit_count(state.recent[rows]) >= rules.open_count
-    started = ~active & over & (enough | (score >= rules.immediate_score))
+    wanted = ~active & over & (enough | (score >= rules.immediate_score))
+    opened, merged, cooled, slight = _admit(state, rows, wanted, time, score, rules, interval, permit)
     ended = active & (state.quiet[rows] >= rules.clear_samples)
-    _open(state, rows[started], time[started])
-    still = (active & ~ended) | started
-    state.held[rows] = np.where(active & ~ended, state.held[rows] + 1, 0)
+    state.rise_time[rows] = np.where(ended, np.nan, rise)
+    _open(state, rows[opened & ~merged], time[opened & ~merged])
+    still = (active & ~ended) | opened
+    state.held[rows] += active & ~ended
     higher = still & (score > state.peak_score[rows])
     state.peak_time[rows] = np.where(higher, time, state.peak_time[rows])
     state.peak_score[rows] = np.where(higher, score, state.peak_score[rows])
     grave = still & ((score >= rules.critical_score) | (state.held[rows] >= rules.critical_after_samples))
     worsened = grave & ~state.critical[rows]
-    state.critical[rows] = (state.critical[rows] | grave) & (still | ended)
+    state.critical[rows] |= grave
     state.active[rows] = still
     state.recent[rows] = np.where(ended, 0, state.recent[rows])
+    state.end_time[rows] = np.where(ended, time, state.end_time[rows])
     due = (state.held[rows] > 0) & (state.held[rows] % rules.update_samples == 0)
-    return Transitions(started, still & ~started & (worsened | due), ended)
+    reopened = opened & merged
+    updated = (active & ~ended & (worsened | due)) | reopened
+    return Transitions(opened & ~merged, updated, ended, reopened, cooled, slight)
+
+
+def stop_alarms(state: AlarmState, rows: Int64) -> Int64:
+    """End the alarms of assets that are not watched any more, and forget what led to the next one.
+
+    What follows is no sequel of what was before: neither merge nor cool-down count from here.
+
+    Args:
+        state: changed in place.
+        rows: (B,) assets.
+
+    Returns:
+        (b,) those of the assets that were in alarm.
+    """
+    stopped = rows[state.active[rows]]
+    state.active[rows] = state.held_back[rows] = False
+    state.recent[rows] = state.quiet[rows] = 0
+    state.rise_time[rows] = state.end_time[rows] = np.nan
+    return stopped
+
+
+def _admit(
+    state: AlarmState,
+    rows: Int64,
+    wanted: Bool,
+    time: Float64,
+    score: Float64,
+    rules: AlarmRules,
+    interval: float,
+    permit: Permit | None,
+) -> tuple[Bool, Bool, Bool, Bool]:
+    """Return (B,) which `wanted` alarms open, which would be merged, and which are newly held back and why."""
+    none = np.zeros(len(rows), np.bool_)
+    held = state.held_back[rows]
+    if not wanted.any():
+        return none, none, none, none
+    since = np.round((time - state.end_time[rows]) / interval)
+    merged = wanted & (since <= rules.merge_samples)
+    cooled = wanted & ~merged & (since <= rules.cool_down_samples) & (score < rules.immediate_score)
+    opened = wanted & ~cooled
+    slight = none.copy()
+    if permit is not None and opened.any():
+        asked = np.flatnonzero(opened)
+        slight[asked] = ~permit(asked)
+        opened &= ~slight
+    state.held_back[rows] = (held | cooled | slight) & ~opened
+    return opened, merged, cooled & ~held, slight & ~held
 
 
 def _open(state: AlarmState, rows: Int64, time: Float64) -> None:
@@ -131,6 +235,7 @@ def _open(state: AlarmState, rows: Int64, time: Float64) -> None:
     state.start_time[rows] = time
     state.peak_score[rows] = 0.0
     state.critical[rows] = False
+    state.held[rows] = 0
 
 
 def _bit_count(values: Int64) -> Int64:

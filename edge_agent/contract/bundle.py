@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.grid import Axis
+from edge_agent.contract.off_condition import OffCondition, broken_off_condition
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.scoring import ASPECTS, ScoringModel
 from edge_agent.contract.shape_novelty import WINDOW, ShapeModel
@@ -76,6 +78,7 @@ class Manifest:
         block_rows: samples of a block of what is usual of late.
         threshold: the alarm threshold.
         alarm_rules: when alarms open and close.
+        off_condition: when the machine is off and has no score; None where it always has.
         trained: training range, rows, fingerprint of the data, versions.
         metrics: on held-out data.
         parity: largest deviations between the graphs.
@@ -102,6 +105,7 @@ class Manifest:
     adaptation: str = "frozen"
     block_rows: int = LEAST_BLOCK
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
+    off_condition: OffCondition | None = None
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
@@ -213,11 +217,14 @@ def _parse(path: Path, text: bytes) -> Manifest:
         manifest = Manifest(
             **record
             | {
+                "off_condition": _off_condition(record),
                 "sensors": tuple(SensorSpec(**sensor) for sensor in record["sensors"]),
                 "horizons": tuple(record["horizons"]),
                 "inputs": tuple(record["inputs"]),
                 "threshold": Threshold(**limits | {"tail": tail}),
-                "alarm_rules": AlarmRules(**record["alarm_rules"]),
+                "alarm_rules": changed_rules(
+                    AlarmRules(), record["alarm_rules"], [sensor["name"] for sensor in record["sensors"]]
+                ),
             }
         )
         _check(manifest)
@@ -226,10 +233,23 @@ def _parse(path: Path, text: bytes) -> Manifest:
     return manifest
 
 
+def _off_condition(record: dict[str, Any]) -> OffCondition | None:
+    written = record.get("off_condition")
+    if written is None:
+        return None
+    condition = OffCondition(**written)
+    broken = broken_off_condition(condition)
+    if broken is None and condition.sensor not in [sensor["name"] for sensor in record["sensors"]]:
+        broken = f"names {condition.sensor!r}, which is no sensor of the bundle"
+    if broken is not None:
+        raise ValueError(f"off_condition: {broken}")
+    return condition
+
+
 def _check(manifest: Manifest) -> None:
     """Raise ValueError if a field, which people may have edited, could not be worked with."""
-    threshold, rules = manifest.threshold, manifest.alarm_rules
-    parts: list[Any] = [manifest, *manifest.sensors, threshold, rules]
+    threshold = manifest.threshold
+    parts: list[Any] = [manifest, *manifest.sensors, threshold]
     for part in parts if threshold.tail is None else [*parts, threshold.tail]:
         for item in fields(part):
             _check_type(item.name, item.type, getattr(part, item.name))
@@ -241,9 +261,6 @@ def _check(manifest: Manifest) -> None:
         ("scale", min((sensor.scale for sensor in manifest.sensors), default=1.0)),
         ("value", threshold.value),
         ("alarms_per_week", threshold.alarms_per_week),
-        ("open_count", rules.open_count),
-        ("clear_samples", rules.clear_samples),
-        ("update_samples", rules.update_samples),
         ("block_rows", manifest.block_rows),
         ("max_gap_ticks + 1", manifest.max_gap_ticks + 1),
     ):
@@ -251,8 +268,6 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"{name}: must be above 0")
     if manifest.adaptation not in POLICIES:
         raise ValueError(f"adaptation: must be one of {', '.join(POLICIES)}")
-    if not rules.open_count <= rules.open_window <= 63:
-        raise ValueError("open_window: must be at least open_count and at most 63")
 
 
 def _check_type(name: str, wanted: Any, value: Any) -> None:

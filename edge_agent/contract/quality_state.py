@@ -28,6 +28,7 @@ class QualityState:
         silent, silent_since: (A,) whether the asset is reported silent, and the first tick that it missed.
         watched: (A,) whether anything about the asset needs more than the ordinary look.
         begun, said: (A,) ticks of the open episode's start and of the last event.
+        told: (A, F) the reasons that the last event gave, 0 where it named no such sensor.
         value: (A, F) last reading, NaN before the first.
         origin: (A, F) where the leap to the last reading began, NaN where there was none.
         hold, absent: (A, F) equal readings in a row; samples in a row without a reading.
@@ -45,6 +46,7 @@ class QualityState:
     watched: Bool
     begun: Int64
     said: Int64
+    told: Int8
     value: Float32
     origin: Float32
     hold: Int32
@@ -76,6 +78,7 @@ class QualityState:
             watched=np.zeros(assets, np.bool_),
             begun=np.full(assets, UNSET),
             said=np.full(assets, UNSET),
+            told=few(),
             value=unknown(),
             origin=unknown(),
             hold=np.zeros(shape, np.int32),

@@ -2,8 +2,8 @@
 
 Sources: residual and level vectors as Mahalanobis distances over several EWMA spans, the novelty of the state
 [level, residual], and that of the shape of the last readings. Each is divided by its own 0.99 quantile on normal
-history that nothing was fitted on. They make up three aspects, each held against what is usual of late (`trailing`): the
-deviation, which `fusion` fuses of residual, level and novelty; the shape; and the range guard.
+history that nothing was fitted on. They make up three aspects, each held against what is usual of late (`trailing`):
+the deviation, which `fusion` fuses of residual, level and novelty; the shape; and the range guard.
 """
 
 from dataclasses import dataclass, field, fields, replace

@@ -42,6 +42,8 @@ from edge_agent.contract.unit_jump import CONFIRMED_AFTER, UnitTable
 RECOVERED_AFTER = 5
 UNIT_RECOVERED_AFTER = 50
 """After a unit jump: a machine that runs down passes through readings that would do in the old unit too."""
+LEAST_UPDATE_TICKS, MOST_UPDATE_TICKS = 5, 60
+"""Between two events of one episode; it grows with the episode: a loose connector is one story, told in steps."""
 _MANY = 100
 FOUND = ("stale", "silent", "frozen", "out_of_range", "unit_jump", "impossible", "spike", "gap")
 """What is counted: the first five as often as they begin, then impossible readings, spikes, and gaps in the ticks."""
@@ -167,7 +169,7 @@ class SensorGate:
         long = (step > self._silence) & ~state.silent[rows]
         events = [self._fall_silent(state, asset) for asset in rows[long].tolist()]
         after = state.take(rows)
-        reason, silent = after.reason, after.silent
+        reason, silent, told = after.reason, after.silent, after.told
         after.last_tick, after.silent = tick, np.zeros(len(rows), np.bool_)
         after.origin[step > 1] = np.nan
         self.found["gap"] += int((step > 1).sum())
@@ -177,8 +179,8 @@ class SensorGate:
         state.put(rows, after)
         self._count(reason, after.reason, seen)
         events += [
-            self._say(state, int(rows[at]), int(tick[at]), reason[at], bool(silent[at]))
-            for at in np.flatnonzero((reason != after.reason).any(axis=1) | silent)
+            self._say(state, int(rows[at]), int(tick[at]), told[at], bool(silent[at]))
+            for at in np.flatnonzero(_worth_saying(after, tick) | silent)
         ]
         untrue, dead = seen.impossible | seen.converted, after.reason > 0
         fed = np.where(untrue | (dead & (seen.frozen | seen.alike)), np.float32(np.nan), values)
@@ -260,18 +262,19 @@ class SensorGate:
         state.silent_since[asset] = state.last_tick[asset] + 1
         self.found[SILENT] += 1
         tick = int(state.last_tick[asset]) + self._silence
-        return self._say(state, asset, tick, state.reason[asset], False)
+        return self._say(state, asset, tick, state.told[asset], False)
 
-    def _say(self, state: QualityState, asset: int, tick: int, reason: Int8, silent: bool) -> QualityEvent:
-        """Return the event of a change from `reason` (F,) and `silent` to what the state says now."""
-        was = silent or bool(reason.any())
+    def _say(self, state: QualityState, asset: int, tick: int, told: Int8, silent: bool) -> QualityEvent:
+        """Return the event of a change from `told` (F,) and `silent` to what the state says now."""
+        was = silent or bool(told.any())
         still = bool(state.silent[asset] or state.reason[asset].any())
         # Readings of an earlier time may come after the clock gave the asset up.
         tick = max(tick, int(state.said[asset]))
         if not was:
             state.begun[asset] = tick
         state.said[asset] = tick
-        named = (state.reason[asset], bool(state.silent[asset])) if still else (reason, silent)
+        named = (state.reason[asset], bool(state.silent[asset])) if still else (told.copy(), silent)
+        state.told[asset] = state.reason[asset]
         begun, time = self._axis.time_of(np.array([state.begun[asset], tick])).tolist()
         phase = ("update" if was else "start") if still else "end"
         return QualityEvent(phase, asset, time, begun, self._name(state, asset, *named))
@@ -302,6 +305,18 @@ class SensorGate:
 
     def _time_of(self, tick: np.int64) -> float:
         return float(self._axis.time_of(np.asarray(tick)))
+
+
+def _worth_saying(state: QualityState, tick: Int64) -> Bool:
+    """Return (B,) whether what is dead is not what the last event said, and it is time to say so.
+
+    The first that dies and the last that comes back are said at once. In between, sensors that die or come back within
+    a few ticks share an update, and those that do so all the time have fewer and fewer.
+    """
+    changed = (state.reason != state.told).any(axis=1)
+    first_or_last = ~(state.told > 0).any(axis=1) | ~(state.reason > 0).any(axis=1)
+    patience = np.clip(state.said - state.begun, LEAST_UPDATE_TICKS, MOST_UPDATE_TICKS)
+    return np.asarray(changed & (first_or_last | (tick - state.said >= patience)))
 
 
 def _needs_watching(state: QualityState) -> Bool:

@@ -2,8 +2,8 @@
 
 The shape is the window of the last 32 samples of one sensor without its mean; the statistic is the root mean square
 distance to the nearest of the reference windows (discords: Keogh, Lin and Fu 2005, HOT SAX; without the
-normalisation of the variance, because how far a signal moves is part of its shape). It finds what no single reading shows, a cycle that
-is too long, cut short or missing.
+normalisation of the variance, because how far a signal moves is part of its shape). It finds what no single reading
+shows, a cycle that is too long, cut short or missing.
 
 It says something only of sensors whose shapes recur: where the windows of one part of normal history are no nearer to
 those of another than to a straight line, every new window is a novelty. Such sensors are left out, and cost nothing.

@@ -21,6 +21,9 @@ SLOPE = 0.1
 CLEAR_RATIO = 0.8
 """An alarm clears below this part of the threshold *value*; a part of the score would be no hysteresis."""
 
+ONSET_RATIO = 0.5
+"""An excursion begins above this part of the threshold value (docs/decisions/0004)."""
+
 
 @dataclass(frozen=True)
 class Threshold:

@@ -115,7 +115,11 @@ class AlarmEvent:
     score_basis: str
     """`tail` (the score is a claim of rarity) or `margin` (it is a ratio to the threshold)."""
     sensors: tuple[SensorShare, ...]
-    """The sensors with the largest shares first; shares of all sensors sum to 1."""
+    """The sensors with the largest shares first; shares of all sensors sum to 1. None at an end without a score."""
+    end_reason: str | None = None
+    """Of an `end`: `cleared` or `off`."""
+    reopened: bool = False
+    """Whether this `update` takes up an alarm that had ended."""
 
     @property
     def duration_seconds(self) -> float:
@@ -183,6 +187,8 @@ class Outcomes:
         forecast: (n, F) what the model expected, engineering units; NaN while warming up.
         events: alarm events, in order.
         quality: data-quality events, in order.
+        off: (n,) whether the sample has no score because the machine was off or settling; None where no bundle knows
+            when it is off.
     """
 
     asset: Int64
@@ -194,6 +200,7 @@ class Outcomes:
     forecast: Float32
     events: list[AlarmEvent]
     quality: list[QualityEvent] = field(default_factory=list)
+    off: Bool | None = None
 
     def __len__(self) -> int:
         """Return the number of samples judged."""
