@@ -96,6 +96,24 @@ def calibrate(
     return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
 
 
+def calibrate_with_scales(
+    bundle: Bundle, samples: Samples, alarms_per_week: float, on_rows: OnRows | None = None
+) -> Calibrated:
+    """Learn normalisers and the threshold alone; the scales stay those of the bundle's scoring model.
+
+    Args:
+        bundle: released before; its mode of inference is the one that is calibrated.
+        samples: normal, in order, asset by asset, and not seen by what the bundle was fitted on.
+        alarms_per_week: the alarm budget of one asset.
+        on_rows: told how many rows were done.
+
+    Raises:
+        HistoryError: the history is too short.
+    """
+    forecast, statistics = measure(open_detector(bundle), samples, on_rows)
+    return _judged(bundle, bundle.scoring, forecast, statistics, alarms_per_week)
+
+
 @dataclass(frozen=True)
 class Fold:
     """A part of a short history, and a forecaster that has not seen it.
