@@ -24,6 +24,8 @@ class BoardState:
         warming: (A,) whether the last sample had no score.
         arrival: (A,) when the last reading arrived, seconds since the epoch.
         waiting_since: (A,) when the first reading arrived that no score has followed yet.
+        factor: (A,) what the threshold is multiplied by.
+        drift: (A,) 1 is the limit.
         value, expected: (A, F) last reading and last forecast, engineering units.
         quality: (A, F + 1) why the readings of each sensor cannot be used, 0 where they can; the last column is that
             of the whole asset.
@@ -36,6 +38,8 @@ class BoardState:
     warming: Bool
     arrival: Float64
     waiting_since: Float64
+    factor: Float64
+    drift: Float64
     value: Float32
     expected: Float32
     quality: Int8
@@ -59,6 +63,8 @@ class BoardState:
             unknown(),
             no(),
             no(),
+            unknown(),
+            unknown(),
             unknown(),
             unknown(),
             unknown_sensors(),
@@ -106,6 +112,9 @@ class AssetBoard:
             state.alarm[asset] = outcomes.alarm
             state.warming[asset] = ~scored
             state.expected[asset] = outcomes.forecast
+            for held, told in ((state.factor, outcomes.factor), (state.drift, outcomes.drift)):
+                if told is not None:
+                    held[asset[scored]] = told[scored]
             state.waiting_since[asset[scored]] = np.nan
 
     def take_quality(self, event: QualityEvent) -> None:

@@ -146,6 +146,7 @@ def _replay(options: argparse.Namespace) -> int:
                 {
                     "events": events,
                     "data_quality": quality,
+                    "retrain_advised": result.advice,
                     "data_quality_counts": pipeline.quality,
                     "samples": result.samples,
                     "scored": result.scored,
@@ -163,6 +164,9 @@ def _replay(options: argparse.Namespace) -> int:
         print(_quality_line(found))
     for event in events:
         print(_line(event))
+    for advice in result.advice:
+        named = ", ".join(f"{one['measure']} of {one['name']}" for one in advice["sensors"])
+        print(f"{advice['time']} {advice['asset']} retrain advised, drift {advice['drift']:.1f}: {named}")
     print(f"{len(events)} alarms in {result.samples} samples, {result.scored} of them scored")
     return 0
 

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.alarms import AlarmState, Transitions, follow_alarms
+from edge_agent.contract.budget_controller import BudgetController, BudgetState
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
+from edge_agent.contract.drift import LIMIT, DriftState, DriftWatch
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.grid import UNSET, rounds_of
 from edge_agent.contract.quality_state import QualityState
@@ -26,17 +28,19 @@ from edge_agent.contract.threshold import CLEAR_RATIO
 from edge_agent.contract.types import (
     AlarmEvent,
     Bool,
+    DriftEvent,
     Float32,
     Float64,
     Int64,
     Outcomes,
     QualityEvent,
     Samples,
+    SensorDrift,
     SensorShare,
 )
 from edge_agent.forecaster import Forecaster
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 GOLDEN_TOLERANCE = 1e-4
 RECALL = 0.99
 """Of a dead sensor's forecast each sample: forgotten within hundreds of samples, as it has nothing to go by."""
@@ -53,7 +57,7 @@ class DetectorState:
         cursor: (A,) next place in the ring.
         hidden: (A, S) packed state of the step graph.
         pending: (A, F) forecast of the next sample, scaled.
-        scoring, alarms, quality: see there.
+        scoring, alarms, quality, budget, drift: see there.
     """
 
     last_tick: Int64
@@ -65,6 +69,8 @@ class DetectorState:
     scoring: ScoringState
     alarms: AlarmState
     quality: QualityState
+    budget: BudgetState
+    drift: DriftState
 
     @staticmethod
     def zero(assets: int, bundle: Bundle) -> "DetectorState":
@@ -81,12 +87,14 @@ class DetectorState:
             ScoringState.zero(assets, len(bundle.scoring.spans), width),
             AlarmState.zero(assets),
             QualityState.zero(assets, width),
+            BudgetState.zero(assets),
+            DriftState.zero(assets, width),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by a flat name; writing into them changes the state."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
-        for part in ("scoring", "alarms", "quality"):
+        for part in ("scoring", "alarms", "quality", "budget", "drift"):
             inner = own.pop(part)
             own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
         return own
@@ -133,6 +141,7 @@ class _Block:
     scaled: list[Float32] = field(default_factory=list)
     forecast: list[Float32] = field(default_factory=list)
     quality: list[QualityEvent] = field(default_factory=list)
+    advice: list[DriftEvent] = field(default_factory=list)
 
 
 class Detector:
@@ -142,12 +151,19 @@ class Detector:
         bundle: the model.
         forecaster: its graphs.
         rules: of the sensor gate.
+        adaptive: whether the threshold follows the realised alarm rate, see `budget_controller.py`.
 
     Raises:
         ConfigurationError: a rule names a sensor that the bundle does not have.
     """
 
-    def __init__(self, bundle: Bundle, forecaster: Forecaster, rules: QualityRules | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        forecaster: Forecaster,
+        rules: QualityRules | None = None,
+        adaptive: bool = True,
+    ) -> None:
         self.bundle = bundle
         self.forecaster = forecaster
         self.gate = SensorGate(bundle.manifest, rules)
@@ -159,6 +175,11 @@ class Detector:
         # nothing, except for a sensor that never moved.
         short = bundle.manifest.threshold.basis == "margin"
         self._guarded = self._scaling.constant | (not short)
+        budget = bundle.manifest.threshold.alarms_per_week
+        interval = bundle.manifest.sampling_interval_seconds
+        self._controller = BudgetController(budget, interval) if adaptive else None
+        drift = bundle.manifest.drift
+        self._drift = None if drift is None else DriftWatch(drift, bundle.scoring)
 
     def ensure_assets(self, count: int) -> None:
         """Make room for `count` assets; room grows by at least a half, so that growing is rare."""
@@ -182,6 +203,11 @@ class Detector:
     def advance(self, now: float) -> list[QualityEvent]:
         """Let time pass: report the assets of which nothing was heard for too long."""
         return self.gate.advance(self.state.quality, now)
+
+    def forgive(self, assets: Int64) -> None:
+        """Take back what the last alarm of assets (B,), a true fault, did to their thresholds."""
+        if self._controller is not None:
+            self._controller.forgive(self.state.budget, assets)
 
     def gated(self, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them."""
@@ -318,6 +344,7 @@ class Detector:
         statistic, score = np.full(count, np.nan), np.full(count, np.nan)
         time = self.bundle.manifest.axis.time_of(samples.tick)
         alarm = np.zeros(count, np.bool_)
+        factor, drift = np.full(count, np.nan), np.full(count, np.nan)
         events: list[AlarmEvent] = []
         if block.asset:
             threshold = self.bundle.manifest.threshold
@@ -330,20 +357,68 @@ class Detector:
             score[position] = threshold.score(statistic[position])
             for number, rows in enumerate(block.asset):
                 at = block.position[number]
+                factor[at] = self._factor(rows)
+                if (factor[at] != 1.0).any():
+                    score[at] = threshold.score(statistic[at] / factor[at])
                 happened = self._follow_alarms(rows, time[at], score[at], statistic[at])
                 alarm[at] = self.state.alarms.active[rows]
+                self._follow_drift(block, number, samples.tick[at], time[at])
+                drift[at] = self.state.drift.drift(rows)
                 if happened.any():
                     events += self._events(happened, block, number, time[at], score[at])
         unscored = ~np.isfinite(score)
         alarm[unscored] = self.state.alarms.active[samples.asset[unscored]]
         return Outcomes(
-            samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality
-        )
+            samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality,
+            block.advice, None if self._controller is None else factor, None if self._drift is None else drift,
+        )  # fmt: skip
 
     def _follow_alarms(self, rows: Int64, time: Float64, score: Float64, statistic: Float64) -> Transitions:
         manifest = self.bundle.manifest
-        quiet = statistic < CLEAR_RATIO * manifest.threshold.value
-        return follow_alarms(self.state.alarms, rows, time, score, quiet, manifest.alarm_rules)
+        quiet = statistic < CLEAR_RATIO * manifest.threshold.value * self._factor(rows)
+        happened = follow_alarms(self.state.alarms, rows, time, score, quiet, manifest.alarm_rules)
+        if self._controller is not None:
+            calm = quiet & ~self.state.alarms.active[rows]
+            self._controller.follow(self.state.budget, rows, time, happened.started, calm)
+        return happened
+
+    def _factor(self, rows: Int64) -> Float64:
+        """Return (B,) what the threshold of assets is multiplied by."""
+        if self._controller is None:
+            return np.ones(len(rows))
+        return self._controller.factor(self.state.budget, rows)
+
+    def _follow_drift(self, block: _Block, number: int, tick: Int64, time: Float64) -> None:
+        """Follow the drift of the assets of one round that are not in alarm."""
+        rows = block.asset[number]
+        free = np.flatnonzero(~self.state.alarms.active[rows])
+        if self._drift is None or not len(free):
+            return
+        level = block.scaled[number][free].astype(np.float64)
+        residual = level - block.forecast[number][free]
+        advised = self._drift.follow(
+            self.state.drift, rows[free], tick[free], time[free], level, residual, block.present[number][free]
+        )
+        for asset in advised.tolist():
+            block.advice.append(self._advice(asset, float(self.state.drift.advised_time[asset])))
+
+    def _advice(self, asset: int, time: float) -> DriftEvent:
+        state, sensors = self.state.drift, self.bundle.manifest.sensors
+        drifts = state.average[asset] / LIMIT
+        order = np.argsort(-np.abs(drifts), kind="stable")
+        far = [int(place) for place in order if abs(drifts[place]) >= 1.0]
+        named = tuple(
+            SensorDrift(
+                sensors[place % len(sensors)].name,
+                sensors[place % len(sensors)].unit,
+                "level" if place < len(sensors) else "forecast",
+                float(abs(drifts[place])),
+                "above" if drifts[place] > 0 else "below",
+            )
+            for place in far
+        )
+        drift = float(np.abs(drifts).max())
+        return DriftEvent(asset, time, float(state.since[asset]), drift, named)
 
     def _events(
         self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64
@@ -436,6 +511,7 @@ def load_detector(
     inference: str | None = None,
     provider: str = "cpu",
     rules: QualityRules | None = None,
+    adaptive: bool = True,
 ) -> Detector:
     """Read a bundle, hold it against its hashes, run its golden samples, and return its detector.
 
@@ -444,6 +520,7 @@ def load_detector(
         inference: `step` or `window`; None takes the mode it was calibrated in.
         provider: see `edge_agent.forecaster.OnnxGraph`.
         rules: of the sensor gate; the golden samples are run without them.
+        adaptive: see `Detector`.
 
     Raises:
         BundleError: the bundle is damaged or does not give what its golden samples say.
@@ -452,7 +529,7 @@ def load_detector(
     bundle = read_bundle(directory)
     detector = open_detector(bundle, inference, provider)
     check_golden(detector)
-    return Detector(bundle, detector.forecaster, rules)
+    return Detector(bundle, detector.forecaster, rules, adaptive)
 
 
 def check_golden(detector: Detector) -> None:

@@ -173,6 +173,12 @@ class QualitySettings(_Section):
         return QualityRules(self.stale_ticks, self.stale_seconds, self.ranges)
 
 
+class AdaptationSettings(_Section):
+    """What follows the machine after deployment."""
+
+    budget_controller: bool = True
+
+
 class MetricsSettings(_Section):
     """Where Prometheus finds the metrics."""
 
@@ -196,6 +202,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     grid: GridSettings = GridSettings()
     quality: QualitySettings = QualitySettings()
+    adaptation: AdaptationSettings = AdaptationSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @classmethod

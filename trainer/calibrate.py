@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle
+from edge_agent.contract.drift import DriftModel, fit_drift
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.scoring import SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
@@ -55,6 +56,7 @@ class Calibrated:
         forecast: (n, F) engineering units, NaN while warming up.
         statistic: (n,) fused, NaN while warming up and outside the calibration block.
         scored_rows: rows of the calibration block that had a score.
+        drift: batches of it; None where they are too few.
     """
 
     scoring: ScoringModel
@@ -62,6 +64,7 @@ class Calibrated:
     forecast: Float32
     statistic: Float64
     scored_rows: int
+    drift: DriftModel | None = None
 
 
 def untouched_scoring(width: int) -> ScoringModel:
@@ -93,7 +96,7 @@ def calibrate(
     scoring = learning.scoring(~held_out)
     _, statistics = measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)
     statistics[~held_out] = np.nan
-    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week)
 
 
 def calibrate_with_scales(
@@ -111,7 +114,7 @@ def calibrate_with_scales(
         HistoryError: the history is too short.
     """
     forecast, statistics = measure(open_detector(bundle), samples, on_rows)
-    return _judged(bundle, bundle.scoring, forecast, statistics, alarms_per_week)
+    return _judged(bundle, bundle.scoring, samples, forecast, statistics, alarms_per_week)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def calibrate_in_folds(
         others = replace(fold.bundle, scoring=learning.scoring(~fold.rows))
         _, measured = measure(open_detector(others), samples, on_rows)
         statistics[fold.rows] = measured[fold.rows]
-    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week)
 
 
 class _Learning:
@@ -187,7 +190,12 @@ class _Learning:
 
 
 def _judged(
-    bundle: Bundle, scoring: ScoringModel, forecast: Float32, statistics: Float64, alarms_per_week: float
+    bundle: Bundle,
+    scoring: ScoringModel,
+    samples: Samples,
+    forecast: Float32,
+    statistics: Float64,
+    alarms_per_week: float,
 ) -> Calibrated:
     """Turn the statistics (n, 2S + 1) of rows that count, NaN elsewhere, into normalisers and a threshold."""
     usable = np.isfinite(statistics).all(axis=1)
@@ -206,7 +214,20 @@ def _judged(
     )
     statistic = np.full(len(statistics), np.nan)
     statistic[usable] = fused
-    return Calibrated(scoring, threshold, forecast, statistic, len(used))
+    drift = _drift(bundle, scoring, samples, forecast, np.asarray(usable))
+    return Calibrated(scoring, threshold, forecast, statistic, len(used), drift)
+
+
+def _drift(
+    bundle: Bundle, scoring: ScoringModel, samples: Samples, forecast: Float32, rows: Bool
+) -> DriftModel | None:
+    """Learn what batches of the rows (n,) that calibrate are like."""
+    scaling = bundle.manifest.scaling
+    passed = gated(open_detector(bundle), samples)[rows]
+    level = np.asarray(scaling.apply(passed), np.float64)
+    residual = level - scaling.apply(forecast[rows])
+    interval = bundle.manifest.sampling_interval_seconds
+    return fit_drift(scoring, level, residual, samples.asset[rows], samples.tick[rows], interval)
 
 
 def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None) -> tuple[Float32, Float64]:

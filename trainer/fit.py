@@ -113,7 +113,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     export_step(learnt.weights, directory / STEP_GRAPH)
     bundle = _uncalibrated(plan, directory, {})
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
-    manifest = replace(bundle.manifest, threshold=found.threshold)
+    manifest = replace(bundle.manifest, threshold=found.threshold, drift=found.drift)
     return open_detector(replace(bundle, scoring=found.scoring, manifest=manifest))
 
 
@@ -266,6 +266,7 @@ def _finish(
     manifest = replace(
         bundle.manifest,
         threshold=found.threshold,
+        drift=found.drift,
         metrics={key: skill[key] for key in ("rmse", "mae", "persistence_rmse")},
         trained=trained,
     )

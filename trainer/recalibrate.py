@@ -167,7 +167,10 @@ def recalibrate(
         raise HistoryError(f"{source}: {error}") from error
     scoring = _widened(found.scoring, bundle.scoring)
     manifest = replace(
-        bundle.manifest, version=next_version(bundle.manifest.version), threshold=found.threshold
+        bundle.manifest,
+        version=next_version(bundle.manifest.version),
+        threshold=found.threshold,
+        drift=found.drift,
     )
     old = _old_side(bundle, history, progress)
     new = FusedSeries(old.series.asset, old.series.tick, found.statistic[history.held_out],

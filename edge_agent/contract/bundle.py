@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.alarms import AlarmRules
+from edge_agent.contract.drift import DriftModel
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.grid import Axis
 from edge_agent.contract.scaling import Scaling
@@ -71,6 +72,7 @@ class Manifest:
         max_gap_ticks: a longer gap starts over.
         threshold: the alarm threshold.
         alarm_rules: when alarms open and close.
+        drift: batches of normal operation, by which drift is judged; None where the history was too short.
         trained: training range, rows, fingerprint of the data, versions.
         metrics: on held-out data.
         parity: largest deviations between the graphs.
@@ -95,6 +97,7 @@ class Manifest:
     max_gap_ticks: int
     threshold: Threshold
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
+    drift: DriftModel | None = None
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
@@ -203,6 +206,9 @@ def _parse(path: Path, text: bytes) -> Manifest:
         tail = limits["tail"]
         if tail is not None:
             tail = Tail(**tail | {"levels": tuple(tail["levels"]), "rates": tuple(tail["rates"])})
+        drift = record.get("drift")
+        if drift is not None:
+            drift = DriftModel(**drift | {key: tuple(drift[key]) for key in ("centre", "scale")})
         manifest = Manifest(
             **record
             | {
@@ -211,6 +217,7 @@ def _parse(path: Path, text: bytes) -> Manifest:
                 "inputs": tuple(record["inputs"]),
                 "threshold": Threshold(**limits | {"tail": tail}),
                 "alarm_rules": AlarmRules(**record["alarm_rules"]),
+                "drift": drift,
             }
         )
         _check(manifest)
@@ -241,8 +248,22 @@ def _check(manifest: Manifest) -> None:
     ):
         if value <= 0:
             raise ValueError(f"{name}: must be above 0")
+    if manifest.drift is not None:
+        _check_drift(manifest.drift, len(manifest.sensors))
     if not rules.open_count <= rules.open_window <= 63:
         raise ValueError("open_window: must be at least open_count and at most 63")
+
+
+def _check_drift(drift: DriftModel, sensors: int) -> None:
+    if not (
+        isinstance(drift.batch_ticks, int) and isinstance(drift.least_samples, int) and drift.batch_ticks > 0
+    ):
+        raise ValueError("drift.batch_ticks: must be a whole number above 0")
+    for name, values in (("centre", drift.centre), ("scale", drift.scale)):
+        for value in values:
+            _check_type(f"drift.{name}", float, value)
+        if len(values) != 2 * sensors or (name == "scale" and min(values) <= 0):
+            raise ValueError(f"drift.{name}: must be two numbers for each sensor, scales above 0")
 
 
 def _check_type(name: str, wanted: Any, value: Any) -> None:
