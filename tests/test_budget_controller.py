@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from edge_agent.contract.budget_controller import (
     LEAST,
     MOST,
-    SHIFT_SECONDS,
     SLACK,
+    TOGETHER_SECONDS,
     BudgetController,
     BudgetState,
 )
 from edge_agent.contract.tail import WEEK_SECONDS
 from edge_agent.contract.types import Bool
 
-INTERVAL = 3600.0
+INTERVAL = 1800.0
 WEEK = round(WEEK_SECONDS / INTERVAL)
 ONE = np.array([0])
 
@@ -92,13 +92,13 @@ def test_a_forgiven_alarm_leaves_no_trace() -> None:
         np.testing.assert_allclose(faulty.surplus, sound.surplus, atol=1e-9)
 
 
-def test_alarms_of_one_shift_count_as_one() -> None:
-    """A fault that opens an alarm every hour is one alarm; slack and all, it moves nothing."""
+def test_alarms_that_follow_one_another_count_as_one() -> None:
+    """A fault that opens an alarm every half hour is one alarm; slack and all, it moves nothing."""
     state = BudgetState.zero(1)
     started, quiet = np.ones(48, np.bool_), np.zeros(48, np.bool_)
     assert _run(state, started, quiet)[-1] == 1.0
     assert state.surplus[0] == 1.0 < SLACK
-    assert SHIFT_SECONDS > INTERVAL
+    assert TOGETHER_SECONDS > INTERVAL
 
 
 def test_assets_do_not_touch_each_other() -> None:

@@ -1,4 +1,4 @@
-"""Laws of the drift: none in stationary operation, a lasting change told of once, alarms and dead sensors without a say."""
+"""Laws of drift: none in stationary operation; a lasting change is told of once; alarms and dead sensors do not count."""
 
 from dataclasses import replace
 from pathlib import Path
