@@ -1,4 +1,4 @@
-"""Laws of drift: none in stationary operation; a lasting change is told of once; alarms and dead sensors do not count."""
+"""Laws of drift: none in stationary operation; one that lasts is told of once; dead sensors and alarms do not count."""
 
 from dataclasses import replace
 from pathlib import Path
