@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_agent import systemd
 from edge_agent.board import AssetBoard
-from edge_agent.contract.types import AlarmEvent, Outcomes, QualityEvent
+from edge_agent.contract.types import AlarmEvent, DriftEvent, Outcomes, QualityEvent
 from edge_agent.detector import Detector, load_detector
 from edge_agent.events import BundleIdentity, EventWriter, status_payload, to_json
 from edge_agent.intake import Intake
@@ -259,6 +259,18 @@ class Agent:
             self._publish_event(event)
         for found in outcomes.quality:
             self._publish_quality(found)
+        for advice in outcomes.advice:
+            self._publish_advice(advice)
+
+    def _publish_advice(self, event: DriftEvent) -> None:
+        asset = self.pipeline.assets[event.asset]
+        self.tally.advised += 1
+        payload = to_json(self._writer.write_advice(event, asset))
+        self._outbox.put(OutgoingMessage(self._topics.event(asset), payload, self._settings.mqtt.qos))
+        worst = event.sensors[0]
+        log.warning(
+            "retrain advised: %s, drift %.1f, %s of %s", asset, event.drift, worst.measure, worst.name
+        )
 
     def _publish_quality(self, event: QualityEvent) -> None:
         asset = self.pipeline.assets[event.asset]
@@ -308,7 +320,12 @@ def open_agent(settings: Settings) -> Agent:
     inference = None if settings.bundle.inference == "auto" else settings.bundle.inference
     chosen = settings.bundle
     detector = load_detector(
-        chosen.path, inference, chosen.provider, settings.quality.rules, settings.alarms.changes
+        chosen.path,
+        inference,
+        chosen.provider,
+        settings.quality.rules,
+        settings.alarms.changes,
+        settings.adaptation.budget_controller,
     )
     if settings.bundle.provider == "auto":
         log.info("provider auto: running on %s", detector.forecaster.provider)

@@ -25,6 +25,8 @@ class BoardState:
         off: (A,) whether the machine was off or settling at the last sample.
         arrival: (A,) when the last reading arrived, seconds since the epoch.
         waiting_since: (A,) when the first reading arrived that no score has followed yet.
+        factor: (A,) what the threshold is multiplied by.
+        drift: (A,) 1 is the limit.
         value, expected: (A, F) last reading and last forecast, engineering units.
         quality: (A, F + 1) why the readings of each sensor cannot be used, 0 where they can; the last column is that
             of the whole asset.
@@ -38,6 +40,8 @@ class BoardState:
     off: Bool
     arrival: Float64
     waiting_since: Float64
+    factor: Float64
+    drift: Float64
     value: Float32
     expected: Float32
     quality: Int8
@@ -62,6 +66,8 @@ class BoardState:
             no(),
             no(),
             no(),
+            unknown(),
+            unknown(),
             unknown(),
             unknown(),
             unknown_sensors(),
@@ -111,6 +117,9 @@ class AssetBoard:
             state.warming[asset] = ~(scored | off)
             state.off[asset] = off
             state.expected[asset] = outcomes.forecast
+            for held, told in ((state.factor, outcomes.factor), (state.drift, outcomes.drift)):
+                if told is not None:
+                    held[asset[scored]] = told[scored]
             state.waiting_since[asset[scored | off]] = np.nan
 
     def take_quality(self, event: QualityEvent) -> None:

@@ -147,6 +147,7 @@ def _replay(options: argparse.Namespace) -> int:
                 {
                     "events": events,
                     "data_quality": quality,
+                    "retrain_advised": result.advice,
                     "data_quality_counts": pipeline.quality,
                     "alarms_held_back": dict(held_back),
                     "samples": result.samples,
@@ -165,6 +166,9 @@ def _replay(options: argparse.Namespace) -> int:
         print(_quality_line(found))
     for event in events:
         print(_line(event))
+    for advice in result.advice:
+        named = ", ".join(f"{one['measure']} of {one['name']}" for one in advice["sensors"])
+        print(f"{advice['time']} {advice['asset']} retrain advised, drift {advice['drift']:.1f}: {named}")
     print(f"{len(events)} alarms in {result.samples} samples, {result.scored} of them scored")
     if held_back.total():
         print(

@@ -29,7 +29,9 @@ from edge_agent.contract.alarms import (
     follow_alarms,
     stop_alarms,
 )
+from edge_agent.contract.budget_controller import BudgetController, BudgetState
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
+from edge_agent.contract.drift import LIMIT, DriftState, DriftWatch
 from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET, rounds_of
 from edge_agent.contract.minimum_deviation import MinimumDeviation
@@ -41,12 +43,14 @@ from edge_agent.contract.trailing import TrailingState, follow_blocks
 from edge_agent.contract.types import (
     AlarmEvent,
     Bool,
+    DriftEvent,
     Float32,
     Float64,
     Int64,
     Outcomes,
     QualityEvent,
     Samples,
+    SensorDrift,
     SensorShare,
 )
 from edge_agent.forecaster import Forecaster
@@ -72,7 +76,7 @@ class DetectorState:
         pending: (A, F) forecast of the next sample, scaled.
         off: (A,) whether the machine is off.
         settling: (A,) samples after its start that are still to have no score.
-        scoring, trailing, alarms, quality: see there.
+        scoring, trailing, alarms, quality, budget, drift: see there.
     """
 
     last_tick: Int64
@@ -87,6 +91,8 @@ class DetectorState:
     trailing: TrailingState
     alarms: AlarmState
     quality: QualityState
+    budget: BudgetState
+    drift: DriftState
 
     @staticmethod
     def zero(assets: int, bundle: Bundle) -> "DetectorState":
@@ -106,12 +112,14 @@ class DetectorState:
             TrailingState.start(assets, bundle.scoring.recent, bundle.scoring.least),
             AlarmState.zero(assets),
             QualityState.zero(assets, width),
+            BudgetState.zero(assets),
+            DriftState.zero(assets, width),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by a flat name; writing into them changes the state."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
-        for part in ("scoring", "trailing", "alarms", "quality"):
+        for part in ("scoring", "trailing", "alarms", "quality", "budget", "drift"):
             inner = own.pop(part)
             own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
         return own
@@ -162,6 +170,7 @@ class _Block:
     """Positions of samples that have no score because the machine is off or settling."""
     stopped: list[tuple[int, Int64, Int64]] = field(default_factory=list)
     """Assets that went off and the ticks at which they did, each with how many rounds were scored before."""
+    advice: list[DriftEvent] = field(default_factory=list)
 
 
 class Detector:
@@ -172,6 +181,7 @@ class Detector:
         forecaster: its graphs.
         rules: of the sensor gate.
         alarm_rules: None takes those of the bundle.
+        adaptive: whether the threshold follows the realised alarm rate, see `budget_controller.py`.
 
     Raises:
         ConfigurationError: a rule names a sensor that the bundle does not have.
@@ -183,6 +193,7 @@ class Detector:
         forecaster: Forecaster,
         rules: QualityRules | None = None,
         alarm_rules: AlarmRules | None = None,
+        adaptive: bool = True,
     ) -> None:
         self.bundle = bundle
         self.alarm_rules = bundle.manifest.alarm_rules if alarm_rules is None else alarm_rules
@@ -206,6 +217,11 @@ class Detector:
         # nothing, except for a sensor that never moved.
         short = bundle.manifest.threshold.basis == "margin"
         self._guarded = self._scaling.constant | (not short)
+        budget = bundle.manifest.threshold.alarms_per_week
+        interval = bundle.manifest.sampling_interval_seconds
+        self._controller = BudgetController(budget, interval) if adaptive else None
+        drift = bundle.manifest.drift
+        self._drift = None if drift is None else DriftWatch(drift, bundle.scoring)
 
     def ensure_assets(self, count: int) -> None:
         """Make room for `count` assets; room grows by at least a half, so that growing is rare."""
@@ -229,6 +245,11 @@ class Detector:
     def advance(self, now: float) -> list[QualityEvent]:
         """Let time pass: report the assets of which nothing was heard for too long."""
         return self.gate.advance(self.state.quality, now)
+
+    def forgive(self, assets: Int64) -> None:
+        """Take back what the last alarm of assets (B,), a true fault, did to their thresholds."""
+        if self._controller is not None:
+            self._controller.forgive(self.state.budget, assets)
 
     def gated(self, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
@@ -418,6 +439,7 @@ class Detector:
         statistic, score = np.full(count, np.nan), np.full(count, np.nan)
         time = self.bundle.manifest.axis.time_of(samples.tick)
         alarm = np.zeros(count, np.bool_)
+        factor, drift = np.full(count, np.nan), np.full(count, np.nan)
         events: list[AlarmEvent] = []
         if block.asset:
             threshold = self.bundle.manifest.threshold
@@ -433,13 +455,17 @@ class Detector:
             for number, rows in enumerate(block.asset):
                 events += self._stop_alarms(block, number)
                 at = block.position[number]
+                factor[at] = self._factor(rows)
                 if self._adapts:
                     statistic[at] = self._against_usual(aspects[at], self.state.trailing.normaliser[rows])
-                    score[at] = threshold.score(statistic[at])
+                if self._adapts or (factor[at] != 1.0).any():
+                    score[at] = threshold.score(statistic[at] / factor[at])
                 happened = self._follow_alarms(block, number, time[at], score[at], statistic[at])
                 alarm[at] = self.state.alarms.active[rows]
                 if self._adapts:
                     self._learn_usual(rows, aspects[at])
+                self._follow_drift(block, number, samples.tick[at], time[at])
+                drift[at] = self.state.drift.drift(rows)
                 if happened.any():
                     events += self._events(happened, block, number, time[at], score[at])
         events += self._stop_alarms(block, len(block.asset))
@@ -449,7 +475,10 @@ class Detector:
         alarm[unscored] = self.state.alarms.active[samples.asset[unscored]]
         return Outcomes(
             samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality,
-            None if self._off is None else off,
+            off=None if self._off is None else off,
+            advice=block.advice,
+            factor=None if self._controller is None else factor,
+            drift=None if self._drift is None else drift,
         )  # fmt: skip
 
     def _against_usual(self, aspects: Float64, normaliser: Float64) -> Float64:
@@ -480,12 +509,16 @@ class Detector:
         self, block: _Block, number: int, time: Float64, score: Float64, statistic: Float64
     ) -> Transitions:
         manifest = self.bundle.manifest
-        quiet = statistic < CLEAR_RATIO * manifest.threshold.value
-        calm = statistic < ONSET_RATIO * manifest.threshold.value
+        rows = block.asset[number]
+        value = manifest.threshold.value * self._factor(rows)
+        quiet, calm = statistic < CLEAR_RATIO * value, statistic < ONSET_RATIO * value
         happened = follow_alarms(
-            self.state.alarms, block.asset[number], time, score, quiet, self.alarm_rules,
+            self.state.alarms, rows, time, score, quiet, self.alarm_rules,
             manifest.sampling_interval_seconds, calm, self._permit(block, number),
         )  # fmt: skip
+        if self._controller is not None:
+            resting = quiet & ~self.state.alarms.active[rows]
+            self._controller.follow(self.state.budget, rows, time, happened.started, resting)
         for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
             self.held_back[reason] += int(np.count_nonzero(which))
         return happened
@@ -503,6 +536,44 @@ class Detector:
             return deviation.enough(self.scorer.shares(averages, present), actual, expected)
 
         return permit
+
+    def _factor(self, rows: Int64) -> Float64:
+        """Return (B,) what the threshold of assets is multiplied by."""
+        if self._controller is None:
+            return np.ones(len(rows))
+        return self._controller.factor(self.state.budget, rows)
+
+    def _follow_drift(self, block: _Block, number: int, tick: Int64, time: Float64) -> None:
+        """Follow the drift of the assets of one round that are not in alarm."""
+        rows = block.asset[number]
+        free = np.flatnonzero(~self.state.alarms.active[rows])
+        if self._drift is None or not len(free):
+            return
+        level = block.scaled[number][free].astype(np.float64)
+        residual = level - block.forecast[number][free]
+        advised = self._drift.follow(
+            self.state.drift, rows[free], tick[free], time[free], level, residual, block.present[number][free]
+        )
+        for asset in advised.tolist():
+            block.advice.append(self._advice(asset, float(self.state.drift.advised_time[asset])))
+
+    def _advice(self, asset: int, time: float) -> DriftEvent:
+        state, sensors = self.state.drift, self.bundle.manifest.sensors
+        drifts = state.average[asset] / LIMIT
+        order = np.argsort(-np.abs(drifts), kind="stable")
+        far = [int(place) for place in order if abs(drifts[place]) >= 1.0]
+        named = tuple(
+            SensorDrift(
+                sensors[place % len(sensors)].name,
+                sensors[place % len(sensors)].unit,
+                "level" if place < len(sensors) else "forecast",
+                float(abs(drifts[place])),
+                "above" if drifts[place] > 0 else "below",
+            )
+            for place in far
+        )
+        drift = float(np.abs(drifts).max())
+        return DriftEvent(asset, time, float(state.since[asset]), drift, named)
 
     def _events(
         self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64
@@ -588,6 +659,7 @@ def load_detector(
     provider: str = "cpu",
     rules: QualityRules | None = None,
     alarms: Mapping[str, Any] | None = None,
+    adaptive: bool = True,
 ) -> Detector:
     """Read a bundle, hold it against its hashes, run its golden samples, and return its detector.
 
@@ -597,6 +669,7 @@ def load_detector(
         provider: see `edge_agent.forecaster.OnnxGraph`.
         rules: of the sensor gate; the golden samples are run without them.
         alarms: what differs from the bundle's alarm rules, see `changed_rules`.
+        adaptive: see `Detector`.
 
     Raises:
         BundleError: the bundle is damaged or does not give what its golden samples say.
@@ -610,7 +683,7 @@ def load_detector(
         alarm_rules = changed_rules(manifest.alarm_rules, alarms or {}, manifest.sensor_names)
     except ValueError as error:
         raise ConfigurationError(f"alarms.{error}") from error
-    return Detector(bundle, detector.forecaster, rules, alarm_rules)
+    return Detector(bundle, detector.forecaster, rules, alarm_rules, adaptive)
 
 
 def check_golden(detector: Detector) -> None:

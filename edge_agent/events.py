@@ -1,4 +1,4 @@
-"""Alarm events, data-quality events and the agent's status as JSON payloads, by the schemas in `edge_agent/schemas`.
+"""Alarm and data-quality events, advice to train anew and the agent's status as JSON, by `edge_agent/schemas`.
 
 Ids are derived from what happened, so the same alarm has the same ids live and replayed.
 """
@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from edge_agent.contract.types import AlarmEvent, QualityEvent, SensorQuality, SensorShare
+from edge_agent.contract.types import AlarmEvent, DriftEvent, QualityEvent, SensorQuality, SensorShare
 from edge_agent.version import VERSION
 
 EVENT_SCHEMA = "forewarn.event/1"
 QUALITY_KIND = "data_quality"
+ADVICE_KIND = "retrain_advised"
 STATUS_SCHEMA = "forewarn.status/1"
 _NAMESPACE = uuid.UUID("6f6c7c1e-5a0e-5f0e-9d35-0f0a3b7c2b11")
 
@@ -143,6 +144,28 @@ class EventWriter:
             "start_time": rfc3339(event.start_time),
             "duration_seconds": max(float(event.time - event.start_time), 0.0),
             "sensors": [dead_sensor(one) for one in event.sensors],
+            "bundle": asdict(self._bundle),
+            "replayed": self._replayed,
+        }
+
+    def write_advice(self, event: DriftEvent, asset: str) -> dict[str, Any]:
+        """Return the payload of advice to train anew.
+
+        Args:
+            event: times in seconds since the epoch.
+            asset: the asset's id.
+        """
+        named = f"{self._bundle.sha256}|{asset}|{ADVICE_KIND}|{event.time!r}"
+        return {
+            "schema": EVENT_SCHEMA,
+            "event_id": str(uuid.uuid5(_NAMESPACE, named)),
+            "kind": ADVICE_KIND,
+            "asset": asset,
+            "time": rfc3339(event.time),
+            "time_epoch": float(event.time),
+            "since": rfc3339(event.since),
+            "drift": float(event.drift),
+            "sensors": [asdict(sensor) for sensor in event.sensors],
             "bundle": asdict(self._bundle),
             "replayed": self._replayed,
         }

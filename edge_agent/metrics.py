@@ -20,7 +20,7 @@ from edge_agent.version import VERSION
 
 CONTENT_TYPE: str = exposition.CONTENT_TYPE_LATEST
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_SERIES_PER_ASSET = 5
+_SERIES_PER_ASSET = 7
 _SERIES_PER_SENSOR = 2
 
 Family = CounterMetricFamily | GaugeMetricFamily
@@ -38,6 +38,7 @@ class Tally:
         unscored: samples without, by reason.
         held_back: excursions that did not become an alarm at once, by reason.
         alarm_events: by (severity, kind).
+        advised: events that advise to train anew.
         last_reading: when the last reading arrived, seconds since the epoch; NaN before the first.
         outbox_pending, outbox_dropped, published: events on their way out.
     """
@@ -51,6 +52,7 @@ class Tally:
     unscored: Counter[str] = field(default_factory=Counter)
     held_back: Counter[str] = field(default_factory=Counter)
     alarm_events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    advised: int = 0
     last_reading: float = float("nan")
     outbox_pending: int = 0
     outbox_dropped: int = 0
@@ -211,6 +213,7 @@ class _AgentCollector(Collector):
             "alarms_held_back", "Excursions that did not become an alarm at once, by reason.",
             dict(self._tally.held_back),
         )  # fmt: skip
+        yield _counter("retrain_advised", "Events that advise to train anew.", self._tally.advised)
 
 
 class _AssetCollector(Collector):
@@ -247,6 +250,12 @@ class _AssetCollector(Collector):
         columns: tuple[tuple[str, str, Float64], ...] = (
             ("asset_score", "Score of the last sample; 1 is the threshold.", state.score),
             ("asset_statistic", "Fused statistic of the last sample.", state.statistic),
+            ("threshold_factor", "What the threshold is multiplied by to keep the budget.", state.factor),
+            (
+                "drift",
+                "How far normal operation is from that of the calibration; 1 is the limit.",
+                state.drift,
+            ),
             ("alarm_active", "1 while the asset is in alarm.", state.alarm.astype(np.float64)),
             (
                 "asset_off",

@@ -1,12 +1,12 @@
 """A file through the very pipeline of the live agent: the alarms and the data-quality events it would have raised."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.types import AlarmEvent, Outcomes, QualityEvent, Rows
+from edge_agent.contract.types import AlarmEvent, DriftEvent, Outcomes, QualityEvent, Rows
 from edge_agent.events import dead_sensor, rfc3339
 from edge_agent.history import History, align_columns
 from edge_agent.pipeline import Pipeline
@@ -80,6 +80,7 @@ class ReplayResult:
 
     alarms: list[ReplayedAlarm] = field(default_factory=list)
     quality: list[ReplayedQuality] = field(default_factory=list)
+    advice: list[dict[str, Any]] = field(default_factory=list)
     samples: int = 0
     scored: int = 0
     last_of: dict[int, ReplayedAlarm] = field(default_factory=dict)
@@ -140,8 +141,21 @@ def _take(result: ReplayResult, pipeline: Pipeline, outcomes: Outcomes) -> None:
     result.scored += int(np.isfinite(outcomes.score).sum())
     for event in outcomes.events:
         result.take(event, pipeline.assets[event.asset])
+    result.advice += [_advice(event, pipeline.assets[event.asset]) for event in outcomes.advice]
     for found in outcomes.quality:
         result.take_quality(found, pipeline.assets[found.asset])
+
+
+def _advice(event: DriftEvent, asset: str) -> dict[str, Any]:
+    """Return advice to train anew as the JSON record that `replay --json` prints."""
+    sensors = [asdict(sensor) for sensor in event.sensors]
+    return {
+        "asset": asset,
+        "time": rfc3339(event.time),
+        "since": rfc3339(event.since),
+        "drift": event.drift,
+        "sensors": sensors,
+    }
 
 
 def _finite(number: float | None) -> float | None:

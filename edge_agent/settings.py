@@ -201,6 +201,12 @@ class AlarmSettings(_Section):
         return self.model_dump(exclude_none=True)
 
 
+class AdaptationSettings(_Section):
+    """What follows the machine after deployment."""
+
+    budget_controller: bool = True
+
+
 class MetricsSettings(_Section):
     """Where Prometheus finds the metrics."""
 
@@ -225,6 +231,7 @@ class Settings(BaseSettings):
     grid: GridSettings = GridSettings()
     quality: QualitySettings = QualitySettings()
     alarms: AlarmSettings = AlarmSettings()
+    adaptation: AdaptationSettings = AdaptationSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @classmethod

@@ -111,7 +111,9 @@ def make_small_bundle(directory: Path) -> Bundle:
     samples = Samples(np.zeros(rows, np.int64), np.arange(rows), normal_values(rows))
     found = calibrate(draft, CalibrationHistory(samples, np.arange(rows) >= rows // 2), 1.0)
     bundle = replace(
-        draft, scoring=found.scoring, manifest=replace(draft.manifest, threshold=found.threshold)
+        draft,
+        scoring=found.scoring,
+        manifest=replace(draft.manifest, threshold=found.threshold, drift=found.drift),
     )
     values = normal_values(64, seed=1)
     golden: dict[str, Any] = {"values": values}

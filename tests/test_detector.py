@@ -44,8 +44,13 @@ def _fed(detector: Detector, parts: Iterable[Samples]) -> Outcomes:
     done = [detector.process(part) for part in parts]
     names = ("asset", "tick", "time", "score", "statistic", "alarm", "forecast")
     joined = {name: np.concatenate([getattr(one, name) for one in done]) for name in names}
-    events = [event for one in done for event in one.events]
-    return Outcomes(**joined, events=events, quality=[event for one in done for event in one.quality])
+    return Outcomes(
+        **joined,
+        events=[event for one in done for event in one.events],
+        quality=[event for one in done for event in one.quality],
+        advice=[event for one in done for event in one.advice],
+        factor=np.concatenate([one.factor for one in done if one.factor is not None]),
+    )
 
 
 def _by_asset(events: list[AlarmEvent]) -> list[tuple[int, int, str, float, float, str]]:

@@ -9,7 +9,15 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edge_agent.contract.types import AlarmEvent, Conversion, QualityEvent, SensorQuality, SensorShare
+from edge_agent.contract.types import (
+    AlarmEvent,
+    Conversion,
+    DriftEvent,
+    QualityEvent,
+    SensorDrift,
+    SensorQuality,
+    SensorShare,
+)
 from edge_agent.events import BundleIdentity, EventWriter, rfc3339, status_payload, to_json
 
 SCHEMAS = Path(__file__).parent.parent / "edge_agent" / "schemas"
@@ -66,6 +74,15 @@ def test_data_quality_holds_to_its_schema(phase: str, sensors: tuple[SensorQuali
     alarm = {**schema, "oneOf": [{"$ref": "#/$defs/alarm"}]}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(payload, alarm, jsonschema.Draft202012Validator)
+
+
+def test_advice_holds_to_its_schema() -> None:
+    """Advice to train anew is valid by the schema of its topic, and by none of the other events' there."""
+    moved = SensorDrift("bearing", "°C", "level", 1.7, "above")
+    event = DriftEvent(0, 1_700_000_060.0, 1_700_000_020.0, 1.7, (moved,))
+    payload = json.loads(to_json(EventWriter(BUNDLE).write_advice(event, "pump/1")))
+    jsonschema.validate(payload, _schema("event"), jsonschema.Draft202012Validator)
+    assert (payload["kind"], payload["sensors"][0]["name"]) == ("retrain_advised", "bearing")
 
 
 def test_events_of_one_time_of_bad_data_share_an_id() -> None:

@@ -54,7 +54,7 @@ def test_the_installed_command_answers_help_and_errors(tmp_path: Path) -> None:
         assert done.stderr.startswith("trainer")
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate", "simulate"])
+@pytest.mark.parametrize("command", ["fit", "evaluate", "recalibrate", "simulate"])
 def test_help_of_every_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` ends with 0 and shows a line that could be typed."""
     said = run(main, capsys, command, "--help")

@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from edge_agent.contract.bundle import Bundle
+from edge_agent.contract.bundle import Bundle, Manifest
+from edge_agent.contract.drift import DriftModel, fit_drift
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.scoring import ASPECTS, SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
@@ -56,6 +57,7 @@ class Calibrated:
         forecast: (n, F) engineering units, NaN while warming up.
         statistic: (n,) fused, NaN while warming up and outside the calibration block.
         scored_rows: rows of the calibration block that had a score.
+        drift: batches of it; None where they are too few.
     """
 
     scoring: ScoringModel
@@ -63,6 +65,7 @@ class Calibrated:
     forecast: Float32
     statistic: Float64
     scored_rows: int
+    drift: DriftModel | None = None
 
 
 def untouched_scoring(width: int) -> ScoringModel:
@@ -95,6 +98,24 @@ def calibrate(
     _, statistics = measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)
     statistics[~held_out] = np.nan
     return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week)
+
+
+def calibrate_with_scales(
+    bundle: Bundle, samples: Samples, alarms_per_week: float, on_rows: OnRows | None = None
+) -> Calibrated:
+    """Learn normalisers and the threshold alone; the scales stay those of the bundle's scoring model.
+
+    Args:
+        bundle: released before; its mode of inference is the one that is calibrated.
+        samples: normal, in order, asset by asset, and not seen by what the bundle was fitted on.
+        alarms_per_week: the alarm budget of one asset.
+        on_rows: told how many rows were done.
+
+    Raises:
+        HistoryError: the history is too short.
+    """
+    forecast, statistics = measure(open_detector(bundle), samples, on_rows)
+    return _judged(bundle, bundle.scoring, samples, forecast, statistics, alarms_per_week)
 
 
 @dataclass(frozen=True)
@@ -200,19 +221,30 @@ def _judged(
     used = statistics[usable]
     scoring = scoring.normalised(_normalisers(used))
     manifest = bundle.manifest
-    length = 0 if manifest.adaptation == "frozen" else manifest.block_rows
-    fused, recent = _against_usual(scoring, used, samples.asset[usable], length)
+    length = usual_rows(manifest)
+    statistic, recent = against_usual(scoring, statistics, samples.asset, length)
     scoring = replace(scoring, recent=recent)
     threshold = calibrate_threshold(
-        fused,
+        statistic[usable],
         manifest.sampling_interval_seconds,
         alarms_per_week,
         separation=max(scoring.spans),
         block_rows=length,
     )
-    statistic = np.full(len(statistics), np.nan)
-    statistic[usable] = fused
-    return Calibrated(scoring, threshold, forecast, statistic, len(used))
+    drift = _drift(bundle, scoring, samples, forecast, np.asarray(usable))
+    return Calibrated(scoring, threshold, forecast, statistic, len(used), drift)
+
+
+def _drift(
+    bundle: Bundle, scoring: ScoringModel, samples: Samples, forecast: Float32, rows: Bool
+) -> DriftModel | None:
+    """Learn what batches of the rows (n,) that calibrate are like."""
+    scaling = bundle.manifest.scaling
+    passed = gated(open_detector(bundle), samples)[rows]
+    level = np.asarray(scaling.apply(passed), np.float64)
+    residual = level - scaling.apply(forecast[rows])
+    interval = bundle.manifest.sampling_interval_seconds
+    return fit_drift(scoring, level, residual, samples.asset[rows], samples.tick[rows], interval)
 
 
 def _normalisers(statistics: Float64) -> Float64:
@@ -225,26 +257,42 @@ def _normalisers(statistics: Float64) -> Float64:
     )
 
 
-def _against_usual(
+def usual_rows(manifest: Manifest) -> int:
+    """Return the rows of a block of what is usual of late; 0 where nothing adapts."""
+    return 0 if manifest.adaptation == "frozen" else manifest.block_rows
+
+
+def against_usual(
     scoring: ScoringModel, statistics: Float64, asset: Int64, length: int
 ) -> tuple[Float64, Float32]:
-    """Return the fused statistic (n,) as the detector judges it, and the block maxima (R, 3) that it begins with.
+    """Fuse statistics over what was usual at each row, as the detector does, as if there was no alarm.
 
-    `length` is that of a block; 0 where nothing adapts.
+    Args:
+        scoring: with its normalisers.
+        statistics: (n, 2S + 2) in order, asset by asset; NaN in rows that have none.
+        asset: (n,).
+        length: of a block, from `usual_rows`.
+
+    Returns:
+        The fused statistic (n,), NaN in rows that have none, and the block maxima (R, 3) at the end.
     """
+    usable = np.isfinite(statistics[:, :-1]).all(axis=1)
+    fused = np.full(len(statistics), np.nan)
     scorer = Scorer(scoring)
-    aspects = scorer.aspects(statistics, np.zeros(len(statistics)))
+    aspects = scorer.aspects(statistics[usable], np.zeros(int(usable.sum())))
     if not length:
-        return scorer.fuse(aspects, np.ones(ASPECTS)), np.ones((1, ASPECTS), np.float32)
+        fused[usable] = scorer.fuse(aspects, np.ones(ASPECTS))
+        return fused, np.ones((1, ASPECTS), np.float32)
     normaliser, recent = np.empty(aspects.shape), []
-    assets = np.unique(asset)
+    assets = np.unique(asset[usable])
     for one in assets:
-        rows = asset == one
+        rows = asset[usable] == one
         normaliser[rows], maxima = normalisers_of(
             np.nan_to_num(aspects[rows], nan=0.0), length, scoring.least
         )
         recent.append(maxima[-max(1, BLOCKS // len(assets)) :])
-    return scorer.fuse(aspects, normaliser), np.concatenate(recent)[-BLOCKS:]
+    fused[usable] = scorer.fuse(aspects, normaliser)
+    return fused, np.concatenate(recent)[-BLOCKS:]
 
 
 def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None) -> tuple[Float32, Float64]:

@@ -14,13 +14,16 @@ from edge_agent.history import add_history_options, history_format, read_history
 from edge_agent.version import VERSION
 from trainer.benchmark.command import add_benchmark_options, benchmark
 from trainer.cleaning import Cleaned, clean
+from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
+from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
   trainer fit --history history.csv --out bundle --ignore-column fault
   trainer evaluate --bundle bundle --history later.csv --label-column label --json
+  trainer recalibrate --bundle bundle --history later.csv --what-if
 """
 
 
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_fit(commands)
     _add_evaluate(commands)
+    _add_recalibrate(commands)
     _add_simulate(commands)
     _add_benchmark(commands)
     return parser
@@ -207,6 +211,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "score_basis": manifest.threshold.basis,
         "alarms_per_week": manifest.threshold.alarms_per_week,
         "supported_alarms_per_week": manifest.threshold.supported_alarms_per_week,
+        **rate_interval(manifest.threshold).record(),
     }
 
 
@@ -256,6 +261,17 @@ def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         counted = ", ".join(f"{count} × {kind}" for kind, count in cleaned.repairs.items())
         console.note(f"{source}: repaired: {counted}")
     return {**figures, "repairs": cleaned.repairs}
+
+
+def _add_recalibrate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "recalibrate",
+        "New thresholds for a bundle from new normal history, without training.",
+        "trainer recalibrate --bundle bundle --history later.csv --out bundle-2 --alarms-per-week 0.5",
+        recalibrate_command,
+    )
+    add_recalibrate_options(parser)
 
 
 def _add_simulate(commands: Any) -> None:

@@ -11,6 +11,7 @@ import rich.progress
 import rich.table
 
 from trainer.cleaning import Cleaned
+from trainer.confidence import rate_interval
 from trainer.progress import Progress
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Console(Progress):
             ("MAE on later rows", _number(skill["mae"])),
             ("parity of the graphs", f"{max(manifest.parity.values()):.1e} at most"),
             ("threshold", _threshold(report)),
+            ("confidence", str(rate_interval(manifest.threshold))),
             ("bundle", str(out)),
         ]
         self._table(rows)
@@ -138,7 +140,10 @@ def _constant(cleaned: Cleaned) -> str:
 def _threshold(report: "FitReport") -> str:
     limits = report.bundle.manifest.threshold
     if limits.basis == "tail":
-        return f"{limits.value:.3g} of the fused statistic: {limits.alarms_per_week:g} false alarms per week and asset"
+        return (
+            f"{limits.value:.3g} of the fused statistic: {limits.alarms_per_week:g} false alarms per week and asset; "
+            f"this history supports budgets from {limits.supported_alarms_per_week:.3g} on"
+        )
     return (
         f"{limits.value:.3g} of the fused statistic, a margin over normal operation: this history is too short for a "
         f"claim of {limits.alarms_per_week:g} a week; it could show {limits.supported_alarms_per_week:.3g} a week"

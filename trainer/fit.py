@@ -4,7 +4,6 @@ Blocks in time order: the forecaster is fitted on the first, the second decides 
 which nothing was fitted on, calibrates the threshold. A short history is cut into folds instead (`trainer.blocks`).
 """
 
-import hashlib
 import importlib.metadata
 import platform
 import shutil
@@ -16,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
-from edge_agent.contract.grid import Axis
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import block_rows
-from edge_agent.contract.types import Float32, Float64
-from edge_agent.detector import Detector, golden_samples, load_detector, open_detector
+from edge_agent.detector import Detector, load_detector, open_detector
 from edge_agent.version import VERSION
 from trainer.blocks import FOLDS, Plan, make_plan
 from trainer.calibrate import (
@@ -41,6 +38,7 @@ from trainer.fit_options import FitOptions, check_out
 from trainer.habits import sensor_habits
 from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
 from trainer.progress import Progress
+from trainer.release import golden_arrays, golden_values, history_facts, put_in_place
 from trainer.verify import prove_parity
 
 DAY_SECONDS = 86_400.0
@@ -92,7 +90,7 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
         skill = _skill(cleaned, history, found, plan.scaling)
         _finish(bundle, history, found, skill, _trained(cleaned, found, learnt.record))
         bundle = replace(load_detector(draft).bundle, directory=out)
-        _replace(draft, out)
+        put_in_place(draft, out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -120,7 +118,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     export_step(learnt.weights, directory / STEP_GRAPH)
     bundle = _uncalibrated(plan, directory, {})
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
-    manifest = replace(bundle.manifest, threshold=found.threshold)
+    manifest = replace(bundle.manifest, threshold=found.threshold, drift=found.drift)
     return open_detector(replace(bundle, scoring=found.scoring, manifest=manifest))
 
 
@@ -272,17 +270,9 @@ def _held_out(
 
 def _trained(cleaned: Cleaned, found: Calibrated, record: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of the whole history, every block of it, and of what it was made into."""
-    ticks = [series.ticks for series in cleaned.series]
-    axis = Axis(cleaned.interval, cleaned.phase)
-    fingerprint = hashlib.sha256()
-    for series in cleaned.series:
-        fingerprint.update(np.ascontiguousarray(series.values).data)
     return {
-        "first_time": float(axis.time_of(min(part[0] for part in ticks))),
-        "last_time": float(axis.time_of(max(part[-1] for part in ticks))),
-        "samples": sum(len(part) for part in ticks),
+        **history_facts(cleaned),
         "calibration_samples": found.scored_rows,
-        "data_sha256": fingerprint.hexdigest(),
         "training": record,
         "versions": _versions(),
     }
@@ -298,48 +288,17 @@ def _finish(
     manifest = replace(
         bundle.manifest,
         threshold=found.threshold,
+        drift=found.drift,
         metrics={key: skill[key] for key in ("rmse", "mae", "persistence_rmse")},
         trained=trained,
     )
     # Graphs are proven in both modes by the golden samples, so the statistics of both are kept.
     complete = Bundle(bundle.directory, manifest, found.scoring)
-    golden: dict[str, Any] = {"values": _golden_values(history, manifest, found.statistic)}
-    for mode in ("step", "window"):
-        outcomes = open_detector(complete, mode).process(golden_samples(golden["values"]))
-        golden |= {f"{mode}_forecast": outcomes.forecast, f"{mode}_statistic": outcomes.statistic}
-    write_bundle(complete, golden)
-
-
-def _golden_values(history: CalibrationHistory, manifest: Manifest, statistic: Float64) -> Float32:
-    """Return rows for a warm-up and some scored samples after it; the last of them loses a cell."""
-    rows = np.flatnonzero(history.held_out & (history.samples.asset == 0))
-    count = manifest.warmup_ticks + 32
-    # A machine may be off in the first rows: take those after which most are scored.
-    scored = np.cumsum(np.r_[0, np.isfinite(statistic[rows])])
-    starts = np.arange(max(len(rows) - count, 0) + 1)
-    ends = np.minimum(starts + count, len(rows))
-    first = int(np.argmax(scored[ends] - scored[np.minimum(starts + manifest.warmup_ticks, ends)]))
-    values = history.samples.values[rows[first : first + count]].copy()
-    values[-1, 0] = np.nan
-    return values
+    values = golden_values(history.samples, found.statistic, history.held_out, manifest.warmup_ticks)
+    write_bundle(complete, golden_arrays(complete, values))
 
 
 def _versions() -> dict[str, str]:
     names = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
     found = {name: importlib.metadata.version(name) for name in names}
     return found | {"forewarn": VERSION, "python": platform.python_version()}
-
-
-def _replace(draft: Path, out: Path) -> None:
-    """Put the finished draft in place; the old bundle goes only when the new one stands."""
-    draft.chmod(0o755)
-    old = draft.with_name(f"{draft.name}.old")
-    try:
-        if out.exists():
-            out.rename(old)
-        draft.rename(out)
-    except BaseException:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

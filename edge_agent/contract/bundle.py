@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import AlarmRules
+from edge_agent.contract.drift import DriftModel
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.grid import Axis
@@ -79,6 +80,7 @@ class Manifest:
         threshold: the alarm threshold.
         alarm_rules: when alarms open and close.
         off_condition: when the machine is off and has no score; None where it always has.
+        drift: batches of normal operation, by which drift is judged; None where the history was too short.
         trained: training range, rows, fingerprint of the data, versions.
         metrics: on held-out data.
         parity: largest deviations between the graphs.
@@ -106,6 +108,7 @@ class Manifest:
     block_rows: int = LEAST_BLOCK
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
     off_condition: OffCondition | None = None
+    drift: DriftModel | None = None
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
@@ -214,6 +217,9 @@ def _parse(path: Path, text: bytes) -> Manifest:
         tail = limits["tail"]
         if tail is not None:
             tail = Tail(**tail | {"levels": tuple(tail["levels"]), "rates": tuple(tail["rates"])})
+        drift = record.get("drift")
+        if drift is not None:
+            drift = DriftModel(**drift | {key: tuple(drift[key]) for key in ("centre", "scale")})
         manifest = Manifest(
             **record
             | {
@@ -225,6 +231,7 @@ def _parse(path: Path, text: bytes) -> Manifest:
                 "alarm_rules": changed_rules(
                     AlarmRules(), record["alarm_rules"], [sensor["name"] for sensor in record["sensors"]]
                 ),
+                "drift": drift,
             }
         )
         _check(manifest)
@@ -268,6 +275,20 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"{name}: must be above 0")
     if manifest.adaptation not in POLICIES:
         raise ValueError(f"adaptation: must be one of {', '.join(POLICIES)}")
+    if manifest.drift is not None:
+        _check_drift(manifest.drift, len(manifest.sensors))
+
+
+def _check_drift(drift: DriftModel, sensors: int) -> None:
+    if not (
+        isinstance(drift.batch_ticks, int) and isinstance(drift.least_samples, int) and drift.batch_ticks > 0
+    ):
+        raise ValueError("drift.batch_ticks: must be a whole number above 0")
+    for name, values in (("centre", drift.centre), ("scale", drift.scale)):
+        for value in values:
+            _check_type(f"drift.{name}", float, value)
+        if len(values) != 2 * sensors or (name == "scale" and min(values) <= 0):
+            raise ValueError(f"drift.{name}: must be two numbers for each sensor, scales above 0")
 
 
 def _check_type(name: str, wanted: Any, value: Any) -> None:

@@ -174,6 +174,37 @@ class QualityEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class SensorDrift:
+    """How far one sensor's normal operation stands from that of the calibration."""
+
+    name: str
+    unit: str
+    measure: str
+    """`level` (what the other sensors do not explain of it) or `forecast` (how well it is forecast)."""
+    drift: float
+    """1 is the limit."""
+    direction: str
+    """`above` or `below` what the calibration found; with `forecast`, `above` is a worse forecast."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftEvent:
+    """Normal operation of an asset has been too far from that of the calibration for too long: train anew.
+
+    Times are seconds since the epoch on the grid of the model.
+    """
+
+    asset: int
+    time: float
+    since: float
+    """When the drift was first beyond its limit."""
+    drift: float
+    """1 is the limit."""
+    sensors: tuple[SensorDrift, ...]
+    """Those beyond the limit, the farthest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcomes:
     """What scoring says of each sample, in the order of the samples.
 
@@ -189,6 +220,9 @@ class Outcomes:
         quality: data-quality events, in order.
         off: (n,) whether the sample has no score because the machine was off or settling; None where no bundle knows
             when it is off.
+        advice: advice to train anew, in order.
+        factor: (n,) what the threshold is multiplied by after this sample; None where nothing adapts it.
+        drift: (n,) of the asset after this sample, 1 is the limit; None where the bundle does not know what is usual.
     """
 
     asset: Int64
@@ -201,6 +235,9 @@ class Outcomes:
     events: list[AlarmEvent]
     quality: list[QualityEvent] = field(default_factory=list)
     off: Bool | None = None
+    advice: list[DriftEvent] = field(default_factory=list)
+    factor: Float64 | None = None
+    drift: Float64 | None = None
 
     def __len__(self) -> int:
         """Return the number of samples judged."""
