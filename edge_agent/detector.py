@@ -8,20 +8,22 @@ forecasts it. This very object is what the trainer calibrates and evaluates. It 
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.alarms import AlarmState, Transitions, follow_alarms
+from edge_agent.contract.alarms import AlarmState, Transitions, follow_alarms, forget_alarms
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.grid import UNSET, rounds_of
+from edge_agent.contract.maintenance import MaintenanceState, in_maintenance
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scoring import Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
+from edge_agent.contract.signature import ReportedState, changed, directions
 from edge_agent.contract.threshold import CLEAR_RATIO
 from edge_agent.contract.types import (
     AlarmEvent,
@@ -36,7 +38,7 @@ from edge_agent.contract.types import (
 )
 from edge_agent.forecaster import Forecaster
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 GOLDEN_TOLERANCE = 1e-4
 RECALL = 0.99
 """Of a dead sensor's forecast each sample: forgotten within hundreds of samples, as it has nothing to go by."""
@@ -53,7 +55,7 @@ class DetectorState:
         cursor: (A,) next place in the ring.
         hidden: (A, S) packed state of the step graph.
         pending: (A, F) forecast of the next sample, scaled.
-        scoring, alarms, quality: see there.
+        scoring, alarms, quality, maintenance, reported: see there.
     """
 
     last_tick: Int64
@@ -65,6 +67,8 @@ class DetectorState:
     scoring: ScoringState
     alarms: AlarmState
     quality: QualityState
+    maintenance: MaintenanceState
+    reported: ReportedState
 
     @staticmethod
     def zero(assets: int, bundle: Bundle) -> "DetectorState":
@@ -81,12 +85,14 @@ class DetectorState:
             ScoringState.zero(assets, len(bundle.scoring.spans), width),
             AlarmState.zero(assets),
             QualityState.zero(assets, width),
+            MaintenanceState.zero(assets),
+            ReportedState.zero(assets, width),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by a flat name; writing into them changes the state."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
-        for part in ("scoring", "alarms", "quality"):
+        for part in ("scoring", "alarms", "quality", "maintenance", "reported"):
             inner = own.pop(part)
             own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
         return own
@@ -183,6 +189,30 @@ class Detector:
         """Let time pass: report the assets of which nothing was heard for too long."""
         return self.gate.advance(self.state.quality, now)
 
+    def maintain(self, assets: Int64, since: Float64, until: Float64) -> None:
+        """Note that assets (B,) are worked on in [since, until) (B,), seconds since the epoch.
+
+        In that time they are scored, raise no alarm, and teach nothing; an open alarm ends with the reason
+        `maintenance`. Afterwards the averages start from zero.
+        """
+        self.state.maintenance.since[assets], self.state.maintenance.until[assets] = since, until
+
+    def end_alarms(self, assets: Int64) -> None:
+        """End the alarms of assets (B,) without an event: whoever asks for it says so."""
+        forget_alarms(self.state.alarms, assets)
+
+    def reset(self, assets: Int64) -> None:
+        """Start everything of assets (B,) over, as after an overhaul: they warm up again, with no alarm open."""
+        self.end_alarms(assets)
+        self._start_over(assets)
+        self.state.last_tick[assets] = UNSET
+        self.state.quality.put(assets, QualityState.zero(len(assets), self._sensor_count))
+
+    def accept_as_normal(self, assets: Int64) -> None:
+        """Take the present level of assets (B,) as normal from now on; an open alarm ends without an event."""
+        self.end_alarms(assets)
+        self.state.scoring.put(assets, self.scorer.accept(self.state.scoring.take(assets)))
+
     def gated(self, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them."""
         if not len(samples):
@@ -236,6 +266,7 @@ class Detector:
         scaled = self._scaling.apply(passed.values)
         present = np.isfinite(scaled)
         warm = state.seen[asset] >= manifest.warmup_ticks
+        self._leave_maintenance(asset, tick)
         if warm.any():
             self._follow(asset[warm], scaled[warm], present[warm], position[warm], block)
             forecast[position[warm]] = self._scaling.invert(state.pending[asset[warm]])
@@ -260,7 +291,11 @@ class Detector:
     def _follow(self, asset: Int64, scaled: Float32, present: Bool, position: Int64, block: _Block) -> None:
         pending = self.state.pending[asset]
         level = scaled.astype(np.float64)
-        followed = self.scorer.follow(self.state.scoring.take(asset), level - pending, level, present)
+        before = self.state.scoring.take(asset)
+        followed = self.scorer.follow(before, level - pending, level, present)
+        taught = ~self.state.maintenance.last[asset]
+        if not taught.all():
+            followed.bias = np.where(taught[:, None, None], followed.bias, before.bias)
         self.state.scoring.put(asset, followed)
         block.asset.append(asset)
         block.position.append(position)
@@ -268,6 +303,17 @@ class Detector:
         block.scoring.append(followed)
         block.scaled.append(scaled)
         block.forecast.append(pending)
+
+    def _leave_maintenance(self, asset: Int64, tick: Int64) -> None:
+        """Note whether samples are in maintenance; the averages of assets that just left it start from zero."""
+        maintenance = self.state.maintenance
+        now = in_maintenance(maintenance, asset, self.bundle.manifest.axis.time_of(tick))
+        left = asset[maintenance.last[asset] & ~now]
+        maintenance.last[asset] = now
+        if len(left):
+            fresh = ScoringState.zero(len(left), len(self.bundle.scoring.spans), self._sensor_count)
+            fresh.bias = self.state.scoring.bias[left]
+            self.state.scoring.put(left, fresh)
 
     def _restart_after_gaps(self, asset: Int64, tick: Int64) -> None:
         """Start over after a gap that is too long.
@@ -328,9 +374,16 @@ class Detector:
             guard = self.scorer.guard(together, self._guarded)
             statistic[position] = np.maximum(statistic[position], guard * threshold.value)
             score[position] = threshold.score(statistic[position])
+            offset = 0
             for number, rows in enumerate(block.asset):
                 at = block.position[number]
-                happened = self._follow_alarms(rows, time[at], score[at], statistic[at])
+                held = in_maintenance(self.state.maintenance, rows, time[at])
+                if held.any():
+                    events += self._end_for_maintenance(held, block, number, time[at], score[at])
+                heeded = (np.where(held, 0.0, of[at]) for of in (score, statistic))
+                happened = self._follow_alarms(rows, time[at], *heeded)
+                happened = self._tell_of_changes(happened, rows, together, offset, score[at])
+                offset += len(rows)
                 alarm[at] = self.state.alarms.active[rows]
                 if happened.any():
                     events += self._events(happened, block, number, time[at], score[at])
@@ -345,6 +398,30 @@ class Detector:
         quiet = statistic < CLEAR_RATIO * manifest.threshold.value
         return follow_alarms(self.state.alarms, rows, time, score, quiet, manifest.alarm_rules)
 
+    def _end_for_maintenance(
+        self, held: Bool, block: _Block, number: int, time: Float64, score: Float64
+    ) -> list[AlarmEvent]:
+        """End the alarms that are open in maintenance; the events say why."""
+        rows, none = block.asset[number], np.zeros(len(held), np.bool_)
+        ended = held & self.state.alarms.active[rows]
+        events = self._events(Transitions(none, none, ended), block, number, time, score)
+        self.end_alarms(rows[ended])
+        return [replace(event, end_reason="maintenance") for event in events]
+
+    def _tell_of_changes(
+        self, happened: Transitions, rows: Int64, together: ScoringState, offset: int, score: Float64
+    ) -> Transitions:
+        """Add an update for each open alarm that became much stronger than, or turned away from, what was told last."""
+        active = np.flatnonzero(self.state.alarms.active[rows])
+        if not len(active):
+            return happened
+        toward = directions(self.scorer, together.take(offset + active))
+        told = (happened.started | happened.updated)[active]
+        news = changed(self.state.reported, rows[active], toward, score[active], told)
+        updated = happened.updated.copy()
+        updated[active[news & ~told]] = True
+        return replace(happened, updated=updated)
+
     def _events(
         self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64
     ) -> list[AlarmEvent]:
@@ -356,11 +433,11 @@ class Detector:
         ):
             for at in np.flatnonzero(which):
                 sensors = self._blame(block, number, int(at))
-                events.append(
-                    self._event(
-                        kind, int(block.asset[number][at]), float(time[at]), float(score[at]), sensors
-                    )
+                event = self._event(
+                    kind, int(block.asset[number][at]), float(time[at]), float(score[at]), sensors
                 )
+                toward = directions(self.scorer, block.scoring[number].take(np.array([at])))[0]
+                events.append(replace(event, signature=tuple(toward.tolist())))
         return events
 
     def _event(

@@ -5,7 +5,7 @@ An alarm opens when at least `open_count` of the last `open_window` scores reach
 *value*. The onset is the first sample of the excursion that opened it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -123,6 +123,14 @@ def follow_alarms(
     state.recent[rows] = np.where(ended, 0, state.recent[rows])
     due = (state.held[rows] > 0) & (state.held[rows] % rules.update_samples == 0)
     return Transitions(started, still & ~started & (worsened | due), ended)
+
+
+def forget_alarms(state: AlarmState, rows: Int64) -> None:
+    """End the alarms of assets `rows` without a word; only their count goes on."""
+    fresh = AlarmState.zero(len(rows))
+    for item in fields(AlarmState):
+        if item.name != "number":
+            getattr(state, item.name)[rows] = getattr(fresh, item.name)
 
 
 def _open(state: AlarmState, rows: Int64, time: Float64) -> None:
