@@ -215,6 +215,9 @@ class Feedback:
                 *record.directions[1:][-(MOST_DIRECTIONS - 2) :],
                 direction,
             ]
+        if event.kind == "start":
+            # The same alarm may come once more, as when its readings are replayed.
+            record.announced = False
         record.last, record.severity, record.peak_score = float(event.time), event.severity, peak
         record.ended = event.kind == "end"
         self.changed = True

@@ -135,6 +135,16 @@ def test_an_alarm_is_ended_from_outside() -> None:
 VALID = jsonschema.Draft202012Validator(_schema("event"))
 
 
+def test_the_same_alarm_once_more_is_a_new_one() -> None:
+    """An alarm that comes again from its start, as in a replay, is judged anew; marked as false it is hidden."""
+    desk = _desk()
+    start = _event()
+    (notice, *_) = desk.take(start, "p1", 0.0)
+    desk.take(_later(start, "end"), "p1", 0.0)
+    desk.mark(notice.alarm_id, FALSE, 0.0)
+    assert _life(desk, start, _later(start, "end")) == ["hidden start look_alike", "hidden end look_alike"]
+
+
 def test_an_alarm_that_goes_on_after_its_end() -> None:
     """An update after the end takes the same alarm up: as shown or as hidden as it was."""
     desk = _desk()

@@ -37,6 +37,7 @@ class FitOptions:
         epochs, batch_size, learning_rate, patience, windows_per_epoch, seed: of training.
         alarms_per_week: the alarm budget of one asset.
         inference: `step` or `window`, the mode that is calibrated and deployed.
+        labels: file of what operators marked, see `edge_agent.contract.labels`.
         units_of_sensors: engineering unit of each sensor, by name.
     """
 
@@ -52,6 +53,7 @@ class FitOptions:
     seed: int = 0
     alarms_per_week: float = 1.0
     inference: str = "step"
+    labels: str | None = None
     units_of_sensors: tuple[tuple[str, str], ...] = ()
 
 
@@ -128,6 +130,9 @@ def read_options(path: Path) -> dict[str, Any]:
         rule = broken_rule(key, value)
         if rule:
             raise ConfigurationError(f"{path}: fit.{key}: {rule}")
+    if "labels" in section:
+        # Against the file that names it, not against where the program was started.
+        section["labels"] = str(path.parent / section["labels"])
     if "units" in section:
         section["units"] = tuple(section["units"])
     if "units_of_sensors" in section:
