@@ -18,12 +18,11 @@ from edge_agent import systemd
 from edge_agent.alarm_desk import REASONS, AlarmDesk, Notice
 from edge_agent.board import AssetBoard
 from edge_agent.commands import CommandDesk
-from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Outcomes, QualityEvent
 from edge_agent.detector import Detector, load_detector
 from edge_agent.events import BundleIdentity, EventWriter, rfc3339, status_payload, to_json
 from edge_agent.feedback import Feedback, Remark
-from edge_agent.feedback_file import FeedbackFile
+from edge_agent.feedback_file import feedback_file
 from edge_agent.intake import Intake
 from edge_agent.metrics import CONTENT_TYPE, AgentMetrics, Facts, Tally
 from edge_agent.mqtt import MqttClient, ReceivedMessage, Subscription
@@ -80,7 +79,7 @@ class Agent:
         self._intake = Intake(settings.mqtt.inputs, self.pipeline, self.tally)
         self._writer = EventWriter(self.bundle)
         self._outbox = Outbox(settings.agent.outbox_messages)
-        self._feedback_file = _feedback_file(settings)
+        self._feedback_file = feedback_file(settings)
         self._feedback = Feedback() if self._feedback_file is None else self._feedback_file.read()
         self._kept = time.monotonic()
         self._desk = AlarmDesk(self._feedback, self.pipeline.sensors, self.bundle.sha256)
@@ -286,7 +285,7 @@ class Agent:
                 OutgoingMessage(answer.topic, answer.payload, self._settings.mqtt.qos, retain=True)
             )
         self._refresh_board()
-        log.info("command %s: %s", message.topic.removeprefix(self._topics.commands), handled.result)
+        log.info("command %r: %s", message.topic.removeprefix(self._topics.commands), handled.result)
 
     def _keep(self) -> None:
         """Put feedback on disk; raises OSError."""
@@ -306,14 +305,14 @@ class Agent:
 
     def _refresh_board(self) -> None:
         """Put what operators said of the assets where the metrics find it."""
-        now, feedback = time.time(), self._feedback
+        now, feedback, hidden = time.time(), self._feedback, self._desk.hidden
         said = [
             (row, asset)
-            for asset in (*feedback.state.assets, *self._desk.hidden)
+            for asset in {*feedback.state.assets, *hidden}
             if (row := self.pipeline.known_row(asset)) is not None
         ]
         self._board.take_feedback(
-            [row for row, asset in said if asset in self._desk.hidden],
+            [row for row, asset in said if asset in hidden],
             [row for row, asset in said if feedback.is_muted(asset, now)],
             [row for row, asset in said if feedback.in_maintenance(asset, now)],
         )
@@ -418,17 +417,6 @@ class Agent:
 
 def _seen(remark: Remark | None) -> dict[str, Any] | None:
     return None if remark is None else {"by": remark.by, "time": rfc3339(remark.at), "note": remark.note}
-
-
-def _feedback_file(settings: Settings) -> FeedbackFile | None:
-    directory = settings.feedback.effective_directory
-    if directory is not None:
-        return FeedbackFile(directory)
-    if settings.control.enabled:
-        raise ConfigurationError(
-            "control.enabled: needs feedback.directory, or what operators say is lost with a restart"
-        )
-    return None
 
 
 def open_agent(settings: Settings) -> Agent:

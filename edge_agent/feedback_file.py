@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from edge_agent.contract.errors import ConfigurationError
 from edge_agent.feedback import SCHEMA, Feedback, FeedbackState
+from edge_agent.settings import Settings
 
 FILE_NAME = "feedback.json"
 LARGEST_BYTES = 64 * 2**20
@@ -76,6 +77,30 @@ class FeedbackFile:
         except OSError as error:
             return f"nothing ({error.strerror})"
         return place.name
+
+
+def feedback_directory(settings: Settings) -> Path | None:
+    """Return where feedback is kept; None where it is not, which only an agent without control may do.
+
+    Raises:
+        ConfigurationError: operators may command the agent, and there is no place for what they say.
+    """
+    directory = settings.feedback.effective_directory
+    if directory is None and settings.control.enabled:
+        raise ConfigurationError(
+            "control.enabled: needs feedback.directory, or what operators say is lost with a restart"
+        )
+    return directory
+
+
+def feedback_file(settings: Settings) -> FeedbackFile | None:
+    """Return the file in which feedback is kept, None where it is not.
+
+    Raises:
+        ConfigurationError: there is no place for it, though there must be, or it cannot be written to.
+    """
+    directory = feedback_directory(settings)
+    return None if directory is None else FeedbackFile(directory)
 
 
 def read_feedback(path: Path) -> FeedbackState:
