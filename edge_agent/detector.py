@@ -307,6 +307,8 @@ class Detector:
     def _leave_maintenance(self, asset: Int64, tick: Int64) -> None:
         """Note whether samples are in maintenance; the averages of assets that just left it start from zero."""
         maintenance = self.state.maintenance
+        if not np.isfinite(maintenance.until[asset]).any():
+            return
         now = in_maintenance(maintenance, asset, self.bundle.manifest.axis.time_of(tick))
         left = asset[maintenance.last[asset] & ~now]
         maintenance.last[asset] = now
@@ -377,10 +379,11 @@ class Detector:
             offset = 0
             for number, rows in enumerate(block.asset):
                 at = block.position[number]
+                heeded = score[at], statistic[at]
                 held = in_maintenance(self.state.maintenance, rows, time[at])
                 if held.any():
                     events += self._end_for_maintenance(held, block, number, time[at], score[at])
-                heeded = (np.where(held, 0.0, of[at]) for of in (score, statistic))
+                    heeded = np.where(held, 0.0, score[at]), np.where(held, 0.0, statistic[at])
                 happened = self._follow_alarms(rows, time[at], *heeded)
                 happened = self._tell_of_changes(happened, rows, together, offset, score[at])
                 offset += len(rows)
@@ -412,9 +415,10 @@ class Detector:
         self, happened: Transitions, rows: Int64, together: ScoringState, offset: int, score: Float64
     ) -> Transitions:
         """Add an update for each open alarm that became much stronger than, or turned away from, what was told last."""
-        active = np.flatnonzero(self.state.alarms.active[rows])
-        if not len(active):
+        open_now = self.state.alarms.active[rows]
+        if not open_now.any():
             return happened
+        active = np.flatnonzero(open_now)
         toward = directions(self.scorer, together.take(offset + active))
         told = (happened.started | happened.updated)[active]
         news = changed(self.state.reported, rows[active], toward, score[active], told)

@@ -174,7 +174,8 @@ def replay(
 def _maintain(pipeline: Pipeline, desk: AlarmDesk) -> None:
     for row, asset in enumerate(pipeline.assets):
         since, until = desk.feedback.maintenance(asset)
-        pipeline.detector.maintain(np.array([row]), np.array([since]), np.array([until]))
+        if until > since:
+            pipeline.detector.maintain(np.array([row]), np.array([since]), np.array([until]))
 
 
 def _take(result: ReplayResult, pipeline: Pipeline, outcomes: Outcomes, desk: AlarmDesk | None) -> None:
