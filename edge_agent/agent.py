@@ -10,17 +10,23 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
 from edge_agent import systemd
+from edge_agent.alarm_desk import REASONS, AlarmDesk, Notice
 from edge_agent.board import AssetBoard
-from edge_agent.contract.types import AlarmEvent, DriftEvent, Outcomes, QualityEvent
+from edge_agent.commands import CommandDesk
+from edge_agent.contract.types import DriftEvent, Outcomes, QualityEvent
 from edge_agent.detector import Detector, load_detector
-from edge_agent.events import BundleIdentity, EventWriter, status_payload, to_json
+from edge_agent.events import BundleIdentity, EventWriter, rfc3339, status_payload, to_json
+from edge_agent.feedback import Feedback, Remark
+from edge_agent.feedback_file import feedback_file
 from edge_agent.intake import Intake
 from edge_agent.metrics import CONTENT_TYPE, AgentMetrics, Facts, Tally
 from edge_agent.mqtt import MqttClient, ReceivedMessage, Subscription
+from edge_agent.operator_actions import OperatorActions
 from edge_agent.outbox import Outbox, OutgoingMessage
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import Settings
@@ -36,6 +42,8 @@ _SILENT_SECONDS = 30.0
 _FAREWELL_SECONDS = 5.0
 _LINGER_STEP_SECONDS = 0.001
 _EXTRA_GRACE_TICKS = 10
+# Alarms come in bursts and each changes what is kept; commands do not wait for this.
+_KEEP_SECONDS = 10.0
 
 
 class Agent:
@@ -46,7 +54,8 @@ class Agent:
         detector: with the bundle loaded and proven.
 
     Raises:
-        ConfigurationError: the metrics address cannot be bound, or a secret or certificate cannot be read.
+        ConfigurationError: the metrics address cannot be bound, a secret or certificate cannot be read, or feedback
+            has no place where it can be kept.
     """
 
     def __init__(self, settings: Settings, detector: Detector) -> None:
@@ -70,6 +79,19 @@ class Agent:
         self._intake = Intake(settings.mqtt.inputs, self.pipeline, self.tally)
         self._writer = EventWriter(self.bundle)
         self._outbox = Outbox(settings.agent.outbox_messages)
+        self._feedback_file = feedback_file(settings)
+        self._feedback = Feedback() if self._feedback_file is None else self._feedback_file.read()
+        self._kept = time.monotonic()
+        self._desk = AlarmDesk(self._feedback, self.pipeline.sensors, self.bundle.sha256)
+        self._operator = OperatorActions(self._feedback, self._desk, self.pipeline)
+        self._commands = CommandDesk(
+            self._topics.commands,
+            self._operator.actions,
+            self._feedback,
+            settings.control.max_age_seconds,
+            self._keep,
+        )
+        self._assets_known = 0
         self._active_topics: set[str] = set()
         self._alarm_prefix = self._topics.alarm("")
         self._board = AssetBoard(len(self.pipeline.sensors))
@@ -105,6 +127,9 @@ class Agent:
         subscriptions = [Subscription(topic, qos) for topic, qos in self._intake.subscriptions()]
         # The agent reads its own retained alarms back, to clear those of a life that ended without doing so.
         subscriptions.append(Subscription(f"{self._alarm_prefix}+", 1, retained=True))
+        if self._settings.control.enabled:
+            # What was asked for while the agent was away is retained; its age and its id decide.
+            subscriptions.append(Subscription(f"{self._topics.commands}+/+", 1, retained=True))
 
         def status(state: str, now: float | None) -> bytes:
             return to_json(status_payload(state, mqtt.node, self.bundle, now))
@@ -118,6 +143,7 @@ class Agent:
             for kind in ("start", "update", "end"):
                 self.tally.alarm_events[severity, kind] = 0
         self.tally.unscored.update({"warming_up": 0, "no_reading": 0, "off": 0})
+        self.tally.suppressed.update(dict.fromkeys(REASONS, 0))
 
     def _pages(self) -> Pages:
         return Pages(self._metrics.exposition, CONTENT_TYPE, self._unhealthy, self._unready, self._summary)
@@ -215,28 +241,90 @@ class Agent:
             self._client.wait(0.02)
         self._client.stop(max(deadline - time.monotonic(), 1.0))
         self._refresh_tally()
+        self._keep_if_changed()
         self.web.stop()
 
     def _process(self, batch: list[ReceivedMessage]) -> None:
         if not batch:
             return
         now = time.time()
-        own = [message for message in batch if message.topic.startswith(self._alarm_prefix)]
-        for message in own:
-            self._clear_if_stale(message)
-        readings = [message for message in batch if not message.topic.startswith(self._alarm_prefix)]
+        own = (self._alarm_prefix, self._topics.commands)
+        readings = [message for message in batch if not message.topic.startswith(own)]
+        for message in batch:
+            if message.topic.startswith(self._alarm_prefix):
+                self._clear_if_stale(message)
         rows = self._intake.rows(readings)
+        self._meet_new_assets()
         if len(rows):
             self.tally.last_reading = readings[-1].arrival
             self._board.take_rows(rows, now)
             outcomes = self.pipeline.feed(rows, now)
             self._publish(outcomes)
             self._observe_latency(outcomes, readings)
+        for message in batch:
+            if message.topic.startswith(self._topics.commands):
+                self._command(message)
         self._client.acknowledge(batch)
+
+    def _meet_new_assets(self) -> None:
+        """Tell the detector of the maintenance that is in force for assets that were just heard of."""
+        for asset in self.pipeline.assets[self._assets_known :]:
+            self._operator.apply_maintenance(asset)
+        self._assets_known = len(self.pipeline.assets)
+
+    def _command(self, message: ReceivedMessage) -> None:
+        if not self._settings.control.enabled:
+            return
+        handled = self._commands.take(message.topic, message.payload, message.retained, time.time())
+        if handled is None:
+            return
+        self.tally.commands[handled.name, handled.result] += 1
+        self._publish_notices(handled.notices)
+        for answer in handled.answers:
+            self._outbox.put(
+                OutgoingMessage(answer.topic, answer.payload, self._settings.mqtt.qos, retain=True)
+            )
+        self._refresh_board()
+        log.info("command %r: %s", message.topic.removeprefix(self._topics.commands), handled.result)
+
+    def _keep(self) -> None:
+        """Put feedback on disk; raises OSError."""
+        if self._feedback_file is not None:
+            self._feedback_file.write(self._feedback)
+        self._kept = time.monotonic()
+
+    def _keep_if_changed(self) -> None:
+        if not self._feedback.changed:
+            return
+        try:
+            self._keep()
+        except OSError as error:
+            # Tried again as long as it is not kept.
+            self._kept = time.monotonic()
+            log.error("feedback could not be kept: %s", error.strerror)  # noqa: TRY400 - one line
+
+    def _refresh_board(self) -> None:
+        """Put what operators said of the assets where the metrics find it."""
+        now, feedback, hidden = time.time(), self._feedback, self._desk.hidden
+        said = [
+            (row, asset)
+            for asset in {*feedback.state.assets, *hidden}
+            if (row := self.pipeline.known_row(asset)) is not None
+        ]
+        self._board.take_feedback(
+            [row for row, asset in said if asset in hidden],
+            [row for row, asset in said if feedback.is_muted(asset, now)],
+            [row for row, asset in said if feedback.in_maintenance(asset, now)],
+        )
 
     def _tick(self) -> None:
         self._beat = time.monotonic()
-        self._publish(self.pipeline.advance(time.time()))
+        now = time.time()
+        self._publish(self.pipeline.advance(now))
+        self._publish_notices(self._desk.refresh_all(now))
+        self._refresh_board()
+        if time.monotonic() - self._kept >= _KEEP_SECONDS:
+            self._keep_if_changed()
         systemd.alive(f"{len(self.pipeline.assets)} assets, {len(self._active_topics)} in alarm")
 
     def _observe_latency(self, outcomes: Outcomes, readings: list[ReceivedMessage]) -> None:
@@ -247,6 +335,11 @@ class Agent:
 
     def _publish(self, outcomes: Outcomes) -> None:
         """Note what scoring said, and put its events into the outbox."""
+        now = time.time()
+        for event in outcomes.events:
+            self._publish_notices(self._desk.take(event, self.pipeline.assets[event.asset], now))
+        if outcomes.events:
+            self._refresh_board()
         self._board.take_outcomes(outcomes)
         scored = int(np.count_nonzero(np.isfinite(outcomes.score)))
         off = 0 if outcomes.off is None else int(np.count_nonzero(outcomes.off))
@@ -255,8 +348,6 @@ class Agent:
         self.tally.unscored["off"] += off
         self.tally.unscored["warming_up"] += unforeseen
         self.tally.unscored["no_reading"] += max(len(outcomes) - scored - unforeseen - off, 0)
-        for event in outcomes.events:
-            self._publish_event(event)
         for found in outcomes.quality:
             self._publish_quality(found)
         for advice in outcomes.advice:
@@ -280,20 +371,46 @@ class Agent:
         named = ", ".join(f"{one.name or 'the whole asset'} {one.reason}" for one in event.sensors)
         log.warning("data quality %s: %s, %s", event.phase, asset, named)
 
-    def _publish_event(self, event: AlarmEvent) -> None:
-        asset = self.pipeline.assets[event.asset]
-        payload = to_json(self._writer.write(event, asset))
+    def _publish_notices(self, notices: list[Notice]) -> None:
+        for notice in notices:
+            if notice.hidden is None:
+                self._publish_alarm(notice)
+            else:
+                self._publish_suppressed(notice)
+
+    def _publish_alarm(self, notice: Notice) -> None:
+        event, asset = notice.event, notice.asset
+        payload = to_json(self._writer.write(event, asset, _seen(notice.acknowledged)))
         qos = self._settings.mqtt.qos
-        alarm_topic = self._topics.alarm(asset)
         self.tally.alarm_events[event.severity, event.kind] += 1
         self._outbox.put(OutgoingMessage(self._topics.event(asset), payload, qos))
         if event.kind == "end":
-            self._active_topics.discard(alarm_topic)
-            self._outbox.put(OutgoingMessage(alarm_topic, b"", qos, retain=True))
+            self._clear_alarm(asset)
+            if event.end_reason is not None:
+                self._board.end_alarm(event.asset)
         else:
+            alarm_topic = self._topics.alarm(asset)
             self._active_topics.add(alarm_topic)
             self._outbox.put(OutgoingMessage(alarm_topic, payload, qos, retain=True))
         log.warning("%s alarm %s: %s, score %.2f", event.severity, event.kind, asset, event.score)
+
+    def _publish_suppressed(self, notice: Notice) -> None:
+        event, asset, phase = notice.event, notice.asset, notice.hidden or ""
+        payload = to_json(
+            self._writer.write_suppressed(event, asset, phase, notice.reason, notice.look_alike_of)
+        )
+        self._outbox.put(OutgoingMessage(self._topics.event(asset), payload, self._settings.mqtt.qos))
+        if phase == "start":
+            self.tally.suppressed[notice.reason or ""] += 1
+            self._clear_alarm(asset)
+        log.info("alarm suppressed, %s: %s, %s, score %.2f", phase, asset, notice.reason, event.score)
+
+    def _clear_alarm(self, asset: str) -> None:
+        """Clear the retained alarm of an asset, if there is one."""
+        alarm_topic = self._topics.alarm(asset)
+        if alarm_topic in self._active_topics:
+            self._active_topics.discard(alarm_topic)
+            self._outbox.put(OutgoingMessage(alarm_topic, b"", self._settings.mqtt.qos, retain=True))
 
     def _clear_if_stale(self, message: ReceivedMessage) -> None:
         """Clear a retained alarm that this life does not know; what is not retained is the echo of its own."""
@@ -309,6 +426,10 @@ class Agent:
         tally.published = client.published
         tally.rejected["overrun"] = client.overrun
         tally.held_back = self.pipeline.detector.held_back
+
+
+def _seen(remark: Remark | None) -> dict[str, Any] | None:
+    return None if remark is None else {"by": remark.by, "time": rfc3339(remark.at), "note": remark.note}
 
 
 def open_agent(settings: Settings) -> Agent:

@@ -1,6 +1,7 @@
 """What is known of each asset right now, in arrays that the metrics read at scrape time."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -21,6 +22,7 @@ class BoardState:
         score, statistic: (A,) of the last sample; NaN while warming up.
         sample_time: (A,) seconds since the epoch, of the last sample.
         alarm: (A,) whether the asset is in alarm.
+        hidden, muted, maintained: (A,) whether that alarm is suppressed, the asset muted, or in maintenance.
         warming: (A,) whether the last sample had no score, unless the machine was off.
         off: (A,) whether the machine was off or settling at the last sample.
         arrival: (A,) when the last reading arrived, seconds since the epoch.
@@ -36,6 +38,9 @@ class BoardState:
     statistic: Float64
     sample_time: Float64
     alarm: Bool
+    hidden: Bool
+    muted: Bool
+    maintained: Bool
     warming: Bool
     off: Bool
     arrival: Float64
@@ -60,20 +65,13 @@ class BoardState:
             return np.zeros(assets, np.bool_)
 
         return BoardState(
-            unknown(),
-            unknown(),
-            unknown(),
-            no(),
-            no(),
-            no(),
-            unknown(),
-            unknown(),
-            unknown(),
-            unknown(),
+            unknown(), unknown(), unknown(),
+            no(), no(), no(), no(), no(), no(),
+            unknown(), unknown(), unknown(), unknown(),
             unknown_sensors(),
             unknown_sensors(),
             np.zeros((assets, sensors + 1), np.int8),
-        )
+        )  # fmt: skip
 
 
 class AssetBoard:
@@ -130,6 +128,21 @@ class AssetBoard:
             row[:] = 0
             for one in event.sensors if event.phase != "end" else ():
                 row[one.sensor] = REASONS.index(one.reason) + 1
+
+    def take_feedback(self, hidden: Sequence[int], muted: Sequence[int], maintained: Sequence[int]) -> None:
+        """Note the rows of all assets whose alarm is suppressed, that are muted, and that are in maintenance."""
+        with self._lock:
+            self._make_room(max((*hidden, *muted, *maintained), default=-1) + 1)
+            state = self._state
+            for flags, rows in ((state.hidden, hidden), (state.muted, muted), (state.maintained, maintained)):
+                flags[:] = False
+                flags[list(rows)] = True
+
+    def end_alarm(self, asset: int) -> None:
+        """Note that an asset's alarm was ended from outside, though no sample of it may come."""
+        with self._lock:
+            self._make_room(asset + 1)
+            self._state.alarm[asset] = False
 
     def snapshot(self, assets: int) -> BoardState:
         """Return a copy of the first `assets` rows."""

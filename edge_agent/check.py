@@ -1,12 +1,14 @@
 """Says what would go wrong before it does: packages, bundle, password, broker, metrics address, clock."""
 
 import importlib.metadata
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.contract.errors import ConfigurationError, ForewarnError
 from edge_agent.detector import load_detector
+from edge_agent.feedback_file import feedback_directory
 from edge_agent.mqtt import try_broker
 from edge_agent.settings import Settings
 from edge_agent.web import Pages, WebServer
@@ -43,6 +45,7 @@ def inspect(settings: Settings, now: float, broker_seconds: float = BROKER_SECON
         ("packages", lambda: _packages(_installed())),
         ("bundle", lambda: _bundle(settings)),
         ("clock", lambda: _clock(now)),
+        ("feedback", lambda: _feedback(settings)),
         ("metrics", lambda: _metrics(settings)),
         ("broker", lambda: _broker(settings, broker_seconds)),
     )
@@ -108,6 +111,17 @@ def _clock(now: float) -> str:
             f"{shown} is in the past: readings would be rejected as future; set the clock"
         )
     return shown
+
+
+def _feedback(settings: Settings) -> str:
+    directory = feedback_directory(settings)
+    if directory is None:
+        return "not kept, control is off"
+    # What does not exist is made at the start; whether it can be, the nearest that exists says.
+    standing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{directory}: feedback.directory: cannot be written to")
+    return f"{directory}, control is {'on' if settings.control.enabled else 'off'}"
 
 
 def _metrics(settings: Settings) -> str:

@@ -7,16 +7,22 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_agent.contract.errors import ForewarnError, UsageError
+from edge_agent.feedback_cli import add_feedback
 from edge_agent.history_options import add_history_options, history_format
 from edge_agent.version import VERSION
+
+if TYPE_CHECKING:
+    from edge_agent.alarm_desk import AlarmDesk
+    from edge_agent.detector import Detector
 
 _EPILOG = """examples:
   edge-agent check --config edge-agent.toml
   edge-agent run --config edge-agent.toml
   edge-agent replay --bundle bundle --history yesterday.csv
+  edge-agent feedback mute --config edge-agent.toml --asset pump-1 --for 2h
 """
 
 
@@ -75,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         _replay,
     )
     _add_replay(replay)
+    add_feedback(commands)
     return parser
 
 
@@ -94,6 +101,9 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--inference", choices=("step", "window"), help="default: as calibrated")
     parser.add_argument("--provider", choices=("cpu", "cuda", "auto"), default="cpu", help="default cpu")
+    parser.add_argument(
+        "--feedback", type=Path, metavar="JSON", help="suppress what operators marked, see feedback.json"
+    )
     parser.add_argument("--lateness-ticks", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     add_history_options(parser)
@@ -130,10 +140,11 @@ def _replay(options: argparse.Namespace) -> int:
     if options.lateness_ticks < 0:
         raise UsageError(f"--lateness-ticks: is {options.lateness_ticks}, at least 0 is needed")
     detector = load_detector(options.bundle, options.inference, options.provider)
+    desk = None if options.feedback is None else _desk(options.feedback, detector)
     history = read_history(options.history, history_format(options))
     pipeline = Pipeline(detector, options.lateness_ticks)
     _note(*history.notices, *sensor_notices(history.source, history.sensors, pipeline.sensors))
-    result = replay(pipeline, history, _progress(len(history.time)))
+    result = replay(pipeline, history, _progress(len(history.time)), desk)
     if not result.scored:
         warmup = detector.bundle.manifest.warmup_ticks
         _note(f"{history.source}: no sample was scored, a score needs {warmup} samples before it")
@@ -146,6 +157,7 @@ def _replay(options: argparse.Namespace) -> int:
             json.dumps(
                 {
                     "events": events,
+                    "suppressed": [one.record() for one in result.suppressed],
                     "data_quality": quality,
                     "retrain_advised": result.advice,
                     "data_quality_counts": pipeline.quality,
@@ -169,12 +181,27 @@ def _replay(options: argparse.Namespace) -> int:
     for advice in result.advice:
         named = ", ".join(f"{one['measure']} of {one['name']}" for one in advice["sensors"])
         print(f"{advice['time']} {advice['asset']} retrain advised, drift {advice['drift']:.1f}: {named}")
+    for one in result.suppressed:
+        print(_suppressed_line(one.record()))
     print(f"{len(events)} alarms in {result.samples} samples, {result.scored} of them scored")
     if held_back.total():
         print(
             f"held back: {', '.join(f'{count} × {reason}' for reason, count in held_back.items() if count)}"
         )
     return 0
+
+
+def _desk(path: Path, detector: "Detector") -> "AlarmDesk":
+    from edge_agent.alarm_desk import AlarmDesk
+    from edge_agent.feedback import Feedback
+    from edge_agent.feedback_file import read_feedback
+
+    try:
+        state = read_feedback(path)
+    except ValueError as error:
+        raise UsageError(f"--feedback: {error}") from error
+    bundle = detector.bundle
+    return AlarmDesk(Feedback(state), bundle.manifest.sensor_names, bundle.sha256)
 
 
 def _note(*notices: str) -> None:
@@ -200,6 +227,11 @@ def _quality_line(found: dict[str, Any]) -> str:
         for one in found["sensors"]
     )
     return f"{found['start']} to {found['end'] or 'still open'} {found['asset']} data quality: {sensors}"
+
+
+def _suppressed_line(hidden: dict[str, Any]) -> str:
+    until = hidden["end"] or "still open"
+    return f"{hidden['start']} to {until} {hidden['asset']} suppressed: looks like {hidden['look_alike_of']}"
 
 
 def _reading(one: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from edge_agent.contract.alarms import (
     Permit,
     Transitions,
     follow_alarms,
+    forget_alarms,
     stop_alarms,
 )
 from edge_agent.contract.budget_controller import BudgetController, BudgetState
@@ -34,10 +35,12 @@ from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
 from edge_agent.contract.drift import LIMIT, DriftState, DriftWatch
 from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET, rounds_of
+from edge_agent.contract.maintenance import MaintenanceState, in_maintenance
 from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scoring import ASPECTS, Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
+from edge_agent.contract.signature import ReportedState, changed, directions
 from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
 from edge_agent.contract.trailing import TrailingState, follow_blocks
 from edge_agent.contract.types import (
@@ -55,6 +58,7 @@ from edge_agent.contract.types import (
 )
 from edge_agent.forecaster import Forecaster
 
+_PARTS = ("scoring", "trailing", "alarms", "quality", "budget", "drift", "maintenance", "reported")
 STATE_VERSION = 3
 GOLDEN_TOLERANCE = 1e-4
 RESUMING = 10
@@ -76,7 +80,7 @@ class DetectorState:
         pending: (A, F) forecast of the next sample, scaled.
         off: (A,) whether the machine is off.
         settling: (A,) samples after its start that are still to have no score.
-        scoring, trailing, alarms, quality, budget, drift: see there.
+        scoring, trailing, alarms, quality, budget, drift, maintenance, reported: see there.
     """
 
     last_tick: Int64
@@ -93,6 +97,8 @@ class DetectorState:
     quality: QualityState
     budget: BudgetState
     drift: DriftState
+    maintenance: MaintenanceState
+    reported: ReportedState
 
     @staticmethod
     def zero(assets: int, bundle: Bundle) -> "DetectorState":
@@ -114,12 +120,14 @@ class DetectorState:
             QualityState.zero(assets, width),
             BudgetState.zero(assets),
             DriftState.zero(assets, width),
+            MaintenanceState.zero(assets),
+            ReportedState.zero(assets, width),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by a flat name; writing into them changes the state."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
-        for part in ("scoring", "trailing", "alarms", "quality", "budget", "drift"):
+        for part in _PARTS:
             inner = own.pop(part)
             own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
         return own
@@ -251,6 +259,37 @@ class Detector:
         if self._controller is not None:
             self._controller.forgive(self.state.budget, assets)
 
+    def maintain(self, assets: Int64, since: Float64, until: Float64) -> None:
+        """Note that assets (B,) are worked on in [since, until) (B,), seconds since the epoch.
+
+        In that time they are scored, raise no alarm, and teach nothing; an open alarm ends with the reason
+        `maintenance`. Afterwards the averages start from zero.
+        """
+        self.state.maintenance.since[assets], self.state.maintenance.until[assets] = since, until
+
+    def end_alarms(self, assets: Int64) -> None:
+        """End the alarms of assets (B,) without an event: whoever asks for it says so."""
+        forget_alarms(self.state.alarms, assets)
+
+    def reset(self, assets: Int64) -> None:
+        """Start everything of assets (B,) over, as after an overhaul: they warm up again, with no alarm open."""
+        self.end_alarms(assets)
+        self._start_over(assets)
+        self.state.last_tick[assets] = UNSET
+        self.state.quality.put(assets, QualityState.zero(len(assets), self._sensor_count))
+        self._forget_drift(assets)
+
+    def accept_as_normal(self, assets: Int64) -> None:
+        """Take the present level of assets (B,) as normal from now on; an open alarm ends without an event."""
+        self.end_alarms(assets)
+        self.state.scoring.put(assets, self.scorer.accept(self.state.scoring.take(assets)))
+        self._forget_drift(assets)
+
+    def _forget_drift(self, assets: Int64) -> None:
+        fresh = DriftState.zero(len(assets), self._sensor_count)
+        for item in fields(fresh):
+            getattr(self.state.drift, item.name)[assets] = getattr(fresh, item.name)
+
     def gated(self, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
         if not len(samples):
@@ -312,6 +351,7 @@ class Detector:
         if resting is not None:
             self._forget_averages(asset[resting])
             warm &= ~resting
+        self._leave_maintenance(asset, tick)
         if warm.any():
             self._follow(asset[warm], scaled[warm], present[warm], position[warm], block)
             forecast[position[warm]] = self._scaling.invert(state.pending[asset[warm]])
@@ -370,7 +410,11 @@ class Detector:
     def _follow(self, asset: Int64, scaled: Float32, present: Bool, position: Int64, block: _Block) -> None:
         pending = self.state.pending[asset]
         level = scaled.astype(np.float64)
-        followed = self.scorer.follow(self.state.scoring.take(asset), level - pending, level, present)
+        before = self.state.scoring.take(asset)
+        followed = self.scorer.follow(before, level - pending, level, present)
+        taught = ~self.state.maintenance.last[asset]
+        if not taught.all():
+            followed.bias = np.where(taught[:, None, None], followed.bias, before.bias)
         self.state.scoring.put(asset, followed)
         block.asset.append(asset)
         block.position.append(position)
@@ -378,6 +422,19 @@ class Detector:
         block.scoring.append(followed)
         block.scaled.append(scaled)
         block.forecast.append(pending)
+
+    def _leave_maintenance(self, asset: Int64, tick: Int64) -> None:
+        """Note whether samples are in maintenance; the averages of assets that just left it start from zero."""
+        maintenance = self.state.maintenance
+        if not np.isfinite(maintenance.until[asset]).any():
+            return
+        now = in_maintenance(maintenance, asset, self.bundle.manifest.axis.time_of(tick))
+        left = asset[maintenance.last[asset] & ~now]
+        maintenance.last[asset] = now
+        if len(left):
+            fresh = ScoringState.zero(len(left), self.bundle.scoring)
+            fresh.bias = self.state.scoring.bias[left]
+            self.state.scoring.put(left, fresh)
 
     def _restart_after_gaps(self, asset: Int64, tick: Int64) -> Bool:
         """Start over after a gap that is too long, and return (B,) which assets did.
@@ -452,6 +509,7 @@ class Detector:
             if not self._adapts:
                 statistic = self._against_usual(aspects, np.ones(ASPECTS))
                 score = threshold.score(statistic)
+            offset = 0
             for number, rows in enumerate(block.asset):
                 events += self._stop_alarms(block, number)
                 at = block.position[number]
@@ -460,7 +518,14 @@ class Detector:
                     statistic[at] = self._against_usual(aspects[at], self.state.trailing.normaliser[rows])
                 if self._adapts or (factor[at] != 1.0).any():
                     score[at] = threshold.score(statistic[at] / factor[at])
-                happened = self._follow_alarms(block, number, time[at], score[at], statistic[at])
+                heeded = score[at], statistic[at]
+                held = in_maintenance(self.state.maintenance, rows, time[at])
+                if held.any():
+                    events += self._end_for_maintenance(held, block, number, time[at], score[at])
+                    heeded = np.where(held, 0.0, score[at]), np.where(held, 0.0, statistic[at])
+                happened = self._follow_alarms(block, number, time[at], *heeded)
+                happened = self._tell_of_changes(happened, rows, together, offset, score[at])
+                offset += len(rows)
                 alarm[at] = self.state.alarms.active[rows]
                 if self._adapts:
                     self._learn_usual(rows, aspects[at])
@@ -575,6 +640,31 @@ class Detector:
         drift = float(np.abs(drifts).max())
         return DriftEvent(asset, time, float(state.since[asset]), drift, named)
 
+    def _end_for_maintenance(
+        self, held: Bool, block: _Block, number: int, time: Float64, score: Float64
+    ) -> list[AlarmEvent]:
+        """End the alarms that are open in maintenance; the events say why."""
+        rows, none = block.asset[number], np.zeros(len(held), np.bool_)
+        ended = held & self.state.alarms.active[rows]
+        events = self._events(Transitions(none, none, ended, none, none, none), block, number, time, score)
+        self.end_alarms(rows[ended])
+        return [replace(event, end_reason="maintenance") for event in events]
+
+    def _tell_of_changes(
+        self, happened: Transitions, rows: Int64, together: ScoringState, offset: int, score: Float64
+    ) -> Transitions:
+        """Add an update for each open alarm that became much stronger than, or turned away from, what was told last."""
+        open_now = self.state.alarms.active[rows]
+        if not open_now.any():
+            return happened
+        active = np.flatnonzero(open_now)
+        toward = directions(self.scorer, together.take(offset + active))
+        told = (happened.started | happened.updated)[active]
+        news = changed(self.state.reported, rows[active], toward, score[active], told)
+        updated = happened.updated.copy()
+        updated[active[news & ~told]] = True
+        return replace(happened, updated=updated)
+
     def _events(
         self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64
     ) -> list[AlarmEvent]:
@@ -589,8 +679,15 @@ class Detector:
                 event = self._event(
                     kind, int(block.asset[number][at]), float(time[at]), float(score[at]), sensors
                 )
-                ending = CLEARED if kind == "end" else None
-                events.append(replace(event, end_reason=ending, reopened=bool(happened.reopened[at])))
+                toward = directions(self.scorer, block.scoring[number].take(np.array([at])))[0]
+                events.append(
+                    replace(
+                        event,
+                        signature=tuple(toward.tolist()),
+                        end_reason=CLEARED if kind == "end" else None,
+                        reopened=bool(happened.reopened[at]),
+                    )
+                )
         return events
 
     def _event(

@@ -16,6 +16,7 @@ from edge_agent.version import VERSION
 EVENT_SCHEMA = "forewarn.event/1"
 QUALITY_KIND = "data_quality"
 ADVICE_KIND = "retrain_advised"
+SUPPRESSED_KIND = "suppressed"
 STATUS_SCHEMA = "forewarn.status/1"
 _NAMESPACE = uuid.UUID("6f6c7c1e-5a0e-5f0e-9d35-0f0a3b7c2b11")
 
@@ -27,6 +28,12 @@ class BundleIdentity:
     name: str
     version: str
     sha256: str
+
+
+def alarm_identity(bundle_sha256: str, asset: str, event: AlarmEvent) -> str:
+    """Return the id of the alarm that an event belongs to, the same live and replayed."""
+    alarm = f"{bundle_sha256}|{asset}|{event.start_time!r}|{event.alarm_number}"
+    return str(uuid.uuid5(_NAMESPACE, alarm))
 
 
 def rfc3339(seconds: float) -> str:
@@ -85,37 +92,69 @@ class EventWriter:
         self._alarms: dict[str, tuple[str, int]] = {}
         """Of each asset its last alarm and how many events that had: it may go on after its end."""
 
-    def write(self, event: AlarmEvent, asset: str) -> dict[str, Any]:
+    def write(
+        self, event: AlarmEvent, asset: str, acknowledged: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return the payload of one event.
 
         Args:
             event: times in seconds since the epoch.
             asset: the asset's id.
+            acknowledged: who has seen the alarm, when, and a note.
         """
-        alarm = f"{self._bundle.sha256}|{asset}|{event.start_time!r}|{event.alarm_number}"
-        alarm_id = str(uuid.uuid5(_NAMESPACE, alarm))
-        last, count = self._alarms.get(asset, ("", 0))
-        sequence = count + 1 if last == alarm_id else 1
+        return {
+            **self._of_alarm(event, asset, event.kind),
+            "duration_seconds": max(float(event.duration_seconds), 0.0),
+            "peak_time": rfc3339(event.peak_time),
+            "end_reason": event.end_reason,
+            "reopened": event.reopened,
+            "acknowledged": acknowledged,
+        }
+
+    def write_suppressed(
+        self,
+        event: AlarmEvent,
+        asset: str,
+        phase: str,
+        reason: str | None,
+        look_alike_of: str | None,
+    ) -> dict[str, Any]:
+        """Return the payload of an event that says that an alarm is not, or no longer, told of.
+
+        Args:
+            event: the alarm's last.
+            asset: the asset's id.
+            phase: `start` or `end` of the time in which it is not told of.
+            reason: `muted` or `look_alike`.
+            look_alike_of: the id of the alarm marked as false that it looks like.
+        """
+        return {
+            **self._of_alarm(event, asset, SUPPRESSED_KIND),
+            "phase": phase,
+            "reason": reason,
+            "look_alike_of": look_alike_of,
+        }
+
+    def _of_alarm(self, event: AlarmEvent, asset: str, kind: str) -> dict[str, Any]:
+        alarm_id = alarm_identity(self._bundle.sha256, asset, event)
+        before, count = self._alarms.get(asset, ("", 0))
+        sequence = count + 1 if before == alarm_id else 1
         self._alarms[asset] = alarm_id, sequence
         return {
             "schema": EVENT_SCHEMA,
-            "event_id": str(uuid.uuid5(_NAMESPACE, f"{alarm_id}|{sequence}|{event.kind}|{event.time!r}")),
+            "event_id": str(uuid.uuid5(_NAMESPACE, f"{alarm_id}|{sequence}|{kind}|{event.time!r}")),
             "alarm_id": alarm_id,
             "sequence": sequence,
-            "kind": event.kind,
+            "kind": kind,
             "asset": asset,
             "time": rfc3339(event.time),
             "time_epoch": float(event.time),
             "onset_time": rfc3339(event.onset_time),
             "start_time": rfc3339(event.start_time),
-            "duration_seconds": max(float(event.duration_seconds), 0.0),
             "severity": event.severity,
             "score": _number(event.score),
             "peak_score": _number(event.peak_score),
-            "peak_time": rfc3339(event.peak_time),
             "score_basis": event.score_basis,
-            "end_reason": event.end_reason,
-            "reopened": event.reopened,
             "sensors": [_sensor(share) for share in event.sensors],
             "bundle": asdict(self._bundle),
             "replayed": self._replayed,
@@ -130,7 +169,7 @@ class EventWriter:
         """
         episode = f"{self._bundle.sha256}|{asset}|{QUALITY_KIND}|{event.start_time!r}"
         episode_id = str(uuid.uuid5(_NAMESPACE, episode))
-        sequence = self._next(episode_id, event.phase)
+        sequence = self._next(episode_id, event.phase == "end")
         return {
             "schema": EVENT_SCHEMA,
             "event_id": str(uuid.uuid5(_NAMESPACE, f"{episode_id}|{sequence}|{event.phase}|{event.time!r}")),
@@ -170,9 +209,9 @@ class EventWriter:
             "replayed": self._replayed,
         }
 
-    def _next(self, series_id: str, phase: str) -> int:
+    def _next(self, series_id: str, last: bool) -> int:
         sequence = self._sequences.get(series_id, 0) + 1
-        if phase == "end":
+        if last:
             self._sequences.pop(series_id, None)
         else:
             self._sequences[series_id] = sequence

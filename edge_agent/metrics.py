@@ -20,7 +20,7 @@ from edge_agent.version import VERSION
 
 CONTENT_TYPE: str = exposition.CONTENT_TYPE_LATEST
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_SERIES_PER_ASSET = 7
+_SERIES_PER_ASSET = 9
 _SERIES_PER_SENSOR = 2
 
 Family = CounterMetricFamily | GaugeMetricFamily
@@ -39,6 +39,8 @@ class Tally:
         held_back: excursions that did not become an alarm at once, by reason.
         alarm_events: by (severity, kind).
         advised: events that advise to train anew.
+        suppressed: alarms that were not told of, by reason.
+        commands: of operators, by (name, result).
         last_reading: when the last reading arrived, seconds since the epoch; NaN before the first.
         outbox_pending, outbox_dropped, published: events on their way out.
     """
@@ -53,6 +55,8 @@ class Tally:
     held_back: Counter[str] = field(default_factory=Counter)
     alarm_events: Counter[tuple[str, str]] = field(default_factory=Counter)
     advised: int = 0
+    suppressed: Counter[str] = field(default_factory=Counter)
+    commands: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_reading: float = float("nan")
     outbox_pending: int = 0
     outbox_dropped: int = 0
@@ -214,6 +218,16 @@ class _AgentCollector(Collector):
             dict(self._tally.held_back),
         )  # fmt: skip
         yield _counter("retrain_advised", "Events that advise to train anew.", self._tally.advised)
+        yield _by_reason(
+            "events_suppressed", "Alarms not told of because of what operators said, by reason.",
+            dict(self._tally.suppressed),
+        )  # fmt: skip
+        commands = CounterMetricFamily(
+            "forewarn_commands", "Commands of operators, by name and result.", labels=["name", "result"]
+        )
+        for (name, result), count in sorted(dict(self._tally.commands).items()):
+            commands.add_metric([name, result], float(count))
+        yield commands
 
 
 class _AssetCollector(Collector):
@@ -256,12 +270,18 @@ class _AssetCollector(Collector):
                 "How far normal operation is from that of the calibration; 1 is the limit.",
                 state.drift,
             ),
-            ("alarm_active", "1 while the asset is in alarm.", state.alarm.astype(np.float64)),
             (
                 "asset_off",
                 "1 while the machine is off or settles, and has no score.",
                 state.off.astype(np.float64),
             ),
+            (
+                "alarm_active",
+                "1 while the asset is in an alarm that is not suppressed.",
+                (state.alarm & ~state.hidden).astype(np.float64),
+            ),
+            ("muted", "1 while alarms of the asset are not told of.", state.muted.astype(np.float64)),
+            ("maintenance", "1 while the asset is in maintenance.", state.maintained.astype(np.float64)),
             ("asset_last_sample_timestamp_seconds", "Time of the last sample.", state.sample_time),
         )
         for name, text, values in columns:

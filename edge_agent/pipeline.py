@@ -53,6 +53,10 @@ class Pipeline:
             self.detector.ensure_assets(row + 1)
         return row
 
+    def known_row(self, asset: str) -> int | None:
+        """Return the row of an asset, None if it was never seen."""
+        return self._row_of.get(asset)
+
     def feed(self, rows: Rows, now: float) -> Outcomes:
         """Take rows in and return the outcomes of the ticks that they close.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.alarm_desk import AlarmDesk, Notice
 from edge_agent.contract.types import AlarmEvent, DriftEvent, Outcomes, QualityEvent, Rows
 from edge_agent.events import dead_sensor, rfc3339
 from edge_agent.history import History, align_columns
@@ -56,6 +57,27 @@ class ReplayedAlarm:
 
 
 @dataclass
+class ReplayedSuppression:
+    """An alarm that was not told of, or only later; `end` is None while it is so at the end of the file."""
+
+    notice: Notice
+    end: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return it as the JSON record that `replay --json` prints."""
+        event = self.notice.event
+        return {
+            "asset": self.notice.asset,
+            "alarm_id": self.notice.alarm_id,
+            "start": rfc3339(event.start_time),
+            "end": None if self.end is None else rfc3339(self.end),
+            "peak_score": _finite(event.peak_score),
+            "reason": self.notice.reason,
+            "look_alike_of": self.notice.look_alike_of,
+        }
+
+
+@dataclass
 class ReplayedQuality:
     """One time of bad data from start to end, with all that was wrong in it; `end` is None while it is open."""
 
@@ -81,6 +103,7 @@ class ReplayResult:
     alarms: list[ReplayedAlarm] = field(default_factory=list)
     quality: list[ReplayedQuality] = field(default_factory=list)
     advice: list[dict[str, Any]] = field(default_factory=list)
+    suppressed: list[ReplayedSuppression] = field(default_factory=list)
     samples: int = 0
     scored: int = 0
     last_of: dict[int, ReplayedAlarm] = field(default_factory=dict)
@@ -97,6 +120,16 @@ class ReplayResult:
         alarm.end = event if event.kind == "end" else None
         alarm.reopened += event.reopened
 
+    def take_notice(self, notice: Notice) -> None:
+        """Add what is to be published of an alarm."""
+        if notice.hidden is None:
+            self.take(notice.event, notice.asset)
+        elif notice.hidden == "start":
+            self.suppressed.append(ReplayedSuppression(notice))
+        else:
+            last = next(one for one in reversed(self.suppressed) if one.notice.asset == notice.asset)
+            last.notice, last.end = notice, notice.event.time
+
     def take_quality(self, event: QualityEvent, asset: str) -> None:
         """Add an event to the time of bad data that it belongs to."""
         if event.phase == "start":
@@ -111,7 +144,10 @@ class ReplayResult:
 
 
 def replay(
-    pipeline: Pipeline, history: History, on_rows: Callable[[int], None] | None = None
+    pipeline: Pipeline,
+    history: History,
+    on_rows: Callable[[int], None] | None = None,
+    desk: AlarmDesk | None = None,
 ) -> ReplayResult:
     """Run a history through the pipeline in the order of the file.
 
@@ -119,6 +155,7 @@ def replay(
         pipeline: fresh.
         history: sensors are matched by name; sensors the bundle does not know are not used.
         on_rows: told how many rows were done.
+        desk: with what operators said; its marks and maintenance count, a mute is for those who listen now.
 
     Raises:
         HistoryError: the history has none of the bundle's sensors.
@@ -126,21 +163,35 @@ def replay(
     values = align_columns(history.source, history.sensors, history.values, pipeline.sensors)
     rows_of = np.array([pipeline.asset_row(asset) for asset in history.assets], np.int64)
     result = ReplayResult()
+    if desk is not None:
+        _maintain(pipeline, desk)
     for at in range(0, len(history.time), CHUNK_ROWS):
         part = slice(at, at + CHUNK_ROWS)
         rows = Rows(rows_of[history.asset[part]], history.time[part], values[part])
-        _take(result, pipeline, pipeline.feed(rows, np.inf))
+        _take(result, pipeline, pipeline.feed(rows, np.inf), desk)
         if on_rows is not None:
             on_rows(len(rows))
-    _take(result, pipeline, pipeline.flush())
+    _take(result, pipeline, pipeline.flush(), desk)
     return result
 
 
-def _take(result: ReplayResult, pipeline: Pipeline, outcomes: Outcomes) -> None:
+def _maintain(pipeline: Pipeline, desk: AlarmDesk) -> None:
+    for row, asset in enumerate(pipeline.assets):
+        since, until = desk.feedback.maintenance(asset)
+        if until > since:
+            pipeline.detector.maintain(np.array([row]), np.array([since]), np.array([until]))
+
+
+def _take(result: ReplayResult, pipeline: Pipeline, outcomes: Outcomes, desk: AlarmDesk | None) -> None:
     result.samples += len(outcomes)
     result.scored += int(np.isfinite(outcomes.score).sum())
     for event in outcomes.events:
-        result.take(event, pipeline.assets[event.asset])
+        asset = pipeline.assets[event.asset]
+        if desk is None:
+            result.take(event, asset)
+        else:
+            for notice in desk.take(event, asset, np.inf):
+                result.take_notice(notice)
     result.advice += [_advice(event, pipeline.assets[event.asset]) for event in outcomes.advice]
     for found in outcomes.quality:
         result.take_quality(found, pipeline.assets[found.asset])

@@ -215,6 +215,25 @@ class MetricsSettings(_Section):
     max_series_assets: int = Field(default=200, ge=0)
 
 
+class ControlSettings(_Section):
+    """Whether operators may command the agent over MQTT."""
+
+    enabled: bool = False
+    max_age_seconds: float = Field(default=300.0, gt=0)
+
+
+class FeedbackSettings(_Section):
+    """Where it is kept what operators said."""
+
+    directory: Path | None = None
+
+    @property
+    def effective_directory(self) -> Path | None:
+        """Return the configured directory, or the first of those that systemd made for the unit's state."""
+        given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        return self.directory or (Path(given) if given else None)
+
+
 class Settings(BaseSettings):
     """Everything the agent is told; the environment wins over the file."""
 
@@ -232,6 +251,8 @@ class Settings(BaseSettings):
     quality: QualitySettings = QualitySettings()
     alarms: AlarmSettings = AlarmSettings()
     adaptation: AdaptationSettings = AdaptationSettings()
+    control: ControlSettings = ControlSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
@@ -280,10 +301,11 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _anchored(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Resolve a relative bundle path against the file that names it, not against where the daemon was started."""
-    bundle = content.get("bundle")
-    if isinstance(bundle, dict) and isinstance(bundle.get("path"), str):
-        content["bundle"] = {**bundle, "path": str(path.parent / bundle["path"])}
+    """Resolve relative paths against the file that names them, not against where the daemon was started."""
+    for section, key in (("bundle", "path"), ("feedback", "directory")):
+        table = content.get(section)
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            content[section] = {**table, key: str(path.parent / table[key])}
     return content
 
 

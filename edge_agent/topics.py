@@ -134,3 +134,12 @@ class OutputTopics:
     def alarm(self, asset: str) -> str:
         """Return the retained topic of one asset's active alarm; empty when there is none."""
         return f"{self.root}/alarm/{escape_level(asset)}"
+
+    @property
+    def commands(self) -> str:
+        """Return what the topics of commands begin with, `<base>/<node>/cmd/`."""
+        return f"{self.root}/cmd/"
+
+    def command(self, name: str, command_id: str) -> str:
+        """Return the topic of one command: its request, and what became of it."""
+        return f"{self.commands}{escape_level(name)}/{escape_level(command_id)}"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent.check import Finding, _packages, check, inspect
+from edge_agent.check import Finding, _feedback, _packages, check, inspect
 from edge_agent.contract.errors import ConfigurationError
-from edge_agent.settings import Settings
+from edge_agent.settings import ControlSettings, FeedbackSettings, Settings
 from tests.broker import Broker, broker, free_port
 from tests.small_bundle import make_small_bundle
 
@@ -38,6 +38,7 @@ def test_all_is_well(broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixtu
         "packages:",
         "bundle:",
         "clock:",
+        "feedback:",
         "metrics:",
         "broker:",
     ]
@@ -64,6 +65,23 @@ def test_absent_broker_alone_is_no_configuration_error(tmp_path: Path) -> None:
     assert [(finding.name, finding.exit_code) for finding in findings if not finding.passed] == [
         ("broker", 1)
     ]
+
+
+def test_control_without_a_place_is_noticed(tmp_path: Path) -> None:
+    """What operators say needs a place that can be written to; one that is yet to be made will do, and is not made."""
+    settings = _settings(tmp_path, 1)
+    control = settings.model_copy(update={"control": ControlSettings(enabled=True)})
+    with pytest.raises(ConfigurationError, match=r"control\.enabled: needs feedback\.directory"):
+        _feedback(control)
+    (tmp_path / "file").touch()
+    for name, fails in (("made/later", False), ("file/below", True)):
+        placed = control.model_copy(update={"feedback": FeedbackSettings(directory=tmp_path / name)})
+        if fails:
+            with pytest.raises(ConfigurationError, match=r"feedback\.directory: cannot be written to"):
+                _feedback(placed)
+        else:
+            assert _feedback(placed).endswith("control is on")
+    assert not (tmp_path / "made").exists()
 
 
 def test_both_runtimes_are_noticed() -> None:

@@ -169,7 +169,7 @@ def running_broker(folder: Path) -> Iterator[int]:
         port = int(probe.getsockname()[1])
     passwords = folder / "forewarn.passwd"
     passwords.touch(mode=0o600)
-    for account in ("forewarn-agent", "forewarn-gateway", "forewarn-viewer"):
+    for account in ("forewarn-agent", "forewarn-gateway", "forewarn-operator", "forewarn-viewer"):
         run_tool("mosquitto_passwd", "-b", passwords, account, PASSWORD)
     shutil.copy(DEPLOY / "mosquitto" / "forewarn.acl", folder)
     text = (DEPLOY / "mosquitto" / "forewarn.conf").read_text()
@@ -255,4 +255,9 @@ def test_mosquitto_starts_on_the_shipped_files_and_holds_the_access_list(tmp_pat
         agent.turn_until(lambda: agent.heard == ["plant/pump"])
         assert agent.publish("forewarn/edge/event/pump") == "Success"
         viewer.turn_until(lambda: viewer.heard == ["forewarn/edge/event/pump"])
-        assert viewer.publish("forewarn/edge/cmd/stop/1") == "Not authorized"
+        assert viewer.publish("forewarn/edge/cmd/mute/1") == "Not authorized"
+        operator = Account(port, "forewarn-operator")
+        agent.subscribe("forewarn/+/cmd/#")
+        assert operator.publish("forewarn/edge/event/pump") == "Not authorized"
+        assert operator.publish("forewarn/edge/cmd/mute/1") == "Success"
+        agent.turn_until(lambda: "forewarn/edge/cmd/mute/1" in agent.heard)

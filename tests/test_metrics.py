@@ -115,7 +115,7 @@ def test_asset_series_are_capped() -> None:
     assert series["forewarn_assets"] == 40
     assert sum(name.startswith("forewarn_asset_score") for name in series) == 2
     assert sum(name.startswith("forewarn_data_quality_active") for name in series) == 2
-    assert series["forewarn_asset_series_dropped"] == 38 * 11 + 2
+    assert series["forewarn_asset_series_dropped"] == 38 * 13 + 2
 
 
 def test_not_scoring_is_noticed() -> None:

@@ -217,3 +217,21 @@ def test_simulate_names_a_path_that_cannot_be_written(
     for path, code in ((absent, 1), (other, 2)):
         said = run(main, capsys, "simulate", "--out", path, "--hours", "0.01")
         assert (said.code, said.refusal().startswith(f"trainer: {path}: ")) == (code, True)
+
+
+# Labels.
+
+
+@pytest.mark.parametrize("by_file", [False, True], ids=["option", "configuration"])
+def test_a_bad_file_of_labels_is_one_line(
+    by_file: bool, history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong with the labels is told with file, line and field, before anything is trained."""
+    labels, config = tmp_path / "labels.csv", tmp_path / "trainer.toml"
+    labels.write_text("asset,start,end,label\np1,1,2,odd\n")
+    config.write_text("[fit]\nlabels = 'labels.csv'\n")
+    words = ("--config", config) if by_file else ("--labels", labels)
+    said = run(main, capsys, "fit", "--history", history, "--out", tmp_path / "out", *words)
+    assert said.code == 1
+    assert said.refusal().startswith(f"trainer: {labels}: line 2: label: is 'odd', known are")
+    assert not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 """Blocks of a history in time order: what is fitted on, what stops training, what calibrates; folds of a short one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.scaling import Scaling, fit_scaling
 from edge_agent.contract.types import Bool, Float32, Samples
-from trainer.calibrate import CalibrationHistory
+from trainer.calibrate import LANE_WARM_UP, CalibrationHistory
 from trainer.cleaning import Cleaned, Series
 from trainer.dataset import Segments, build_segments
 from trainer.fit_options import FitOptions
@@ -36,11 +36,18 @@ class Cuts:
         rows: in the history.
         stop: first row of the early-stopping block; the rows before it are fitted on.
         held: first row of the calibration block.
+        shown: stretches before it that an operator marked as false alarms: they calibrate, nothing is fitted on them.
     """
 
     rows: int
     stop: int
     held: int
+    shown: tuple[Rows, ...] = ()
+
+    def fitted(self, first: int, last: int) -> list[Rows]:
+        """Return the stretches of the rows `first` to `last` (exclusive) that are fitted on."""
+        edges = [first, *(min(max(edge, first), last) for stretch in self.shown for edge in stretch), last]
+        return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
 
     @property
     def folds(self) -> tuple[Rows, ...]:
@@ -132,11 +139,12 @@ class Plan:
         """Return the rows that calibrate and those that their scales come from."""
         parts, held = [], []
         for number, (one, cuts) in enumerate(zip(self.cleaned.series, self.cuts, strict=True)):
-            rows = np.arange(cuts.rows)
-            if not self.in_folds:
-                rows = np.arange(max(0, cuts.held - LEARNT_ROWS), cuts.rows)
+            marked = _rows_in(cuts.shown, cuts.rows)
+            used = marked | _rows_in([(a - LANE_WARM_UP, a) for a, _ in cuts.shown], cuts.rows)
+            used[0 if self.in_folds else max(0, cuts.held - LEARNT_ROWS) :] = True
+            rows = np.flatnonzero(used)
             parts.append(Samples(np.full(len(rows), number), one.ticks[rows], one.values[rows]))
-            held.append((rows >= cuts.held) | self.in_folds)
+            held.append((rows >= cuts.held) | marked[rows] | self.in_folds)
         width = self.cleaned.series[0].values.shape[1]
         return CalibrationHistory(Samples.concatenate(parts, width), np.concatenate(held))
 
@@ -151,17 +159,39 @@ def make_plan(cleaned: Cleaned, options: FitOptions) -> Plan:
     window = options.window_length or max(8, min(60, samples // 10))
     # Folds would need a window graph each, whose export takes as long as all the rest.
     in_folds = samples < SHORT_HISTORY and options.inference == "step"
-    cuts = tuple(cut(len(series.ticks), window, in_folds) for series in cleaned.series)
+    cuts = tuple(
+        _with_shown(cut(len(series.ticks), window, in_folds), series, in_folds) for series in cleaned.series
+    )
     scaling = fit_scaling(_fit_rows(cleaned, cuts, in_folds))
     return Plan(
         cleaned, options, ModelSpec(len(cleaned.sensors), window, options.units), in_folds, cuts, scaling
     )
 
 
+def _with_shown(cuts: Cuts, series: Series, in_folds: bool) -> Cuts:
+    """Return the cuts with the stretches of false alarms that would otherwise be fitted on and never calibrate."""
+    if series.false_alarms is None or in_folds:
+        return cuts
+    marked = np.zeros(cuts.rows + 2, np.int8)
+    marked[1 : cuts.held + 1] = series.false_alarms[: cuts.held]
+    first, last = np.flatnonzero(np.diff(marked) == 1), np.flatnonzero(np.diff(marked) == -1)
+    return replace(cuts, shown=tuple((int(a), int(b)) for a, b in zip(first, last, strict=True)))
+
+
+def _rows_in(stretches: Sequence[Rows], count: int) -> Bool:
+    """Return (count,) which rows are in any of the stretches."""
+    inside = np.zeros(count, np.bool_)
+    for first, last in stretches:
+        inside[max(first, 0) : last] = True
+    return inside
+
+
 def _fit_rows(cleaned: Cleaned, cuts: Sequence[Cuts], in_folds: bool) -> Float32:
     """Return the rows that scales come from: all that the released forecaster is fitted on."""
     pairs = list(zip(cleaned.series, cuts, strict=True))
-    first = np.concatenate([one.values[: cuts_of_one.stop] for one, cuts_of_one in pairs])
+    first = np.concatenate(
+        [one.values[a:b] for one, cuts_of_one in pairs for a, b in cuts_of_one.fitted(0, cuts_of_one.stop)]
+    )
     empty = np.flatnonzero(~np.isfinite(first).any(axis=0))
     if len(empty):
         raise HistoryError(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.grid_history import grid_history, tick_of
-from edge_agent.contract.types import Float32, Float64, Int64
+from edge_agent.contract.types import Bool, Float32, Float64, Int64
 from edge_agent.history import History
 
 MINIMUM_SAMPLES = 20
@@ -28,12 +28,14 @@ class Series:
         ticks: (n,) int64, strictly ascending; only ticks that have a reading.
         values: (n, F) float32, NaN where missing.
         labels: (n,) int8, 1 where a reading of the tick is labelled; None without labels.
+        false_alarms: (n,) where an operator marked a false alarm; None where nobody did.
     """
 
     asset: str
     ticks: Int64
     values: Float32
     labels: NDArray[np.int8] | None
+    false_alarms: Bool | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_agent.contract.errors import ForewarnError, HistoryError, UsageError
+from edge_agent.contract.labels import read_labels
 from edge_agent.history import add_history_options, history_format, read_history, sensor_notices
 from edge_agent.version import VERSION
 from trainer.benchmark.command import add_benchmark_options, benchmark
@@ -17,6 +18,7 @@ from trainer.cleaning import Cleaned, clean
 from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
+from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
 
 _EPILOG = """examples:
@@ -141,6 +143,7 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument(
         "--settle-ticks", type=int, metavar="N", help="samples without a score after a start (default 0)"
     )
+    parser.add_argument("--labels", metavar="CSV", help="what operators marked: edge-agent feedback export")
     _add_plots(parser)
 
 
@@ -156,6 +159,7 @@ _FIT_FLAGS = {
     "usual_days": "--usual-days",
     "off_when": "--off-when",
     "settle_ticks": "--settle-ticks",
+    "labels": "--labels",
 }
 
 
@@ -186,7 +190,13 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         from trainer.plots import plot_fit, prepare_directory
 
         prepare_directory(options.plots)
+    # A bad file of labels is told before the history is read, which may take long.
+    intervals = read_labels(Path(wanted.labels)) if wanted.labels else ()
     cleaned, source = _read(options, console, options.interval)
+    labelled = apply_labels(cleaned, intervals, wanted.labels or "")
+    cleaned = labelled.cleaned
+    for notice in labelled.notices:
+        console.note(notice)
     # Imported late: TensorFlow takes ten seconds that a bad file need not wait.
     from trainer.fit import fit
 
@@ -195,6 +205,11 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     except HistoryError as error:
         raise HistoryError(f"{source}: {error}") from error
     console.fit_table(cleaned, report, options.out)
+    if wanted.labels:
+        left_out, shown = labelled.true_fault_rows, labelled.false_alarm_rows
+        console.say(
+            f"{wanted.labels}: {left_out} rows of true faults left out, {shown} of false alarms are normal"
+        )
     manifest = report.bundle.manifest
     if options.plots:
         console.pictures(plot_fit(options.plots, report.held, manifest))
@@ -203,6 +218,8 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "sha256": report.bundle.sha256,
         "rows": cleaned.rows,
         "repairs": cleaned.repairs,
+        "true_fault_rows": labelled.true_fault_rows,
+        "false_alarm_rows": labelled.false_alarm_rows,
         **report.skill,
         "epochs": report.epochs,
         "best_epoch": report.best_epoch,

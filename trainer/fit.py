@@ -133,8 +133,8 @@ def _learn(plan: Plan, progress: Progress) -> Learnt:
         progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
 
     progress.stage("training", plan.options.epochs if plan.spec.units else 1)
-    fit_block = plan.segments(lambda cuts: [(0, cuts.stop)])
-    later = plan.segments(lambda cuts: [(cuts.stop, cuts.held)])
+    fit_block = plan.segments(lambda cuts: cuts.fitted(0, cuts.stop))
+    later = plan.segments(lambda cuts: cuts.fitted(cuts.stop, cuts.held))
     if not plan.in_folds:
         return learn(plan.spec, fit_block, later, plan.options, on_epoch)
     folded = FoldedHistory(

@@ -48,6 +48,7 @@ class FitOptions:
         adaptation: what is usual of late, one of `trailing.POLICIES`; `auto` is `trailing` for a history that spans
             `usual_days` and `frozen` for a shorter one, which has not seen what is usual.
         usual_days: how far back what is usual of late looks.
+        labels: file of what operators marked, see `edge_agent.contract.labels`.
         units_of_sensors: engineering unit of each sensor, by name.
         off_when: when the machine is off, as `sensor comparison value`; empty is never.
         settle_ticks: samples after a start that have no score either.
@@ -68,6 +69,7 @@ class FitOptions:
     inference: str = "step"
     adaptation: str = "auto"
     usual_days: float = 14.0
+    labels: str | None = None
     units_of_sensors: tuple[tuple[str, str], ...] = ()
     off_when: str = ""
     settle_ticks: int = 0
@@ -199,6 +201,9 @@ def read_options(path: Path) -> dict[str, Any]:
         rule = broken_rule(key, value)
         if rule:
             raise ConfigurationError(f"{path}: fit.{key}: {rule}")
+    if "labels" in section:
+        # Against the file that names it, not against where the program was started.
+        section["labels"] = str(path.parent / section["labels"])
     if "units" in section:
         section["units"] = tuple(section["units"])
     if "units_of_sensors" in section:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_agent.contract.ewma import deviation, follow, smoothing
 from edge_agent.contract.fusion import LEAST_RATIO, Fusion
-from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
+from edge_agent.contract.mahalanobis import BOUND, Mahalanobis, bounded, shrunk_correlation
 from edge_agent.contract.novelty import find_centres, nearest_centre_distance
 from edge_agent.contract.range_guard import GUARD_SPAN, range_excess, range_margin
 from edge_agent.contract.shape_novelty import WINDOW, ShapeModel, fit_shapes, shape_statistic
@@ -34,6 +34,10 @@ LEAST_DEVIATION = 0.3
 """Of the 0.99 quantile: what is usual of late is never smaller, however quiet the machine became."""
 BIAS_GATE = 2.0
 """A sensor whose smoothed level is farther away than this is not learnt from: nothing is learnt inside an alarm."""
+BASELINE_SPAN = 15
+"""The longest span that an accepted baseline is taken from."""
+FARTHEST = 1.0 - 1e-6
+"""Of the bound of a contribution: where it is reached, how far the level really lies is not known."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,9 @@ class Scorer:
         judged = present & model.judged
         u = bounded((residual - model.residual_centre) / model.residual_scale)
         v = bounded((level - model.level_centre) / model.level_scale - state.bias[:, 0])
-        excess = range_excess(level, model.low, model.high, self._margin)
+        # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
+        accepted = state.bias[:, 0] - np.clip(state.bias[:, 0], -BIAS_BOUND, BIAS_BOUND)
+        excess = range_excess(level - accepted * model.level_scale, model.low, model.high, self._margin)
         smoothed = follow(state.level, v, judged, self._a)
         calm = judged & (np.abs(smoothed[:, len(model.spans) - 1]) < BIAS_GATE)
         drifted = state.bias + self._bias_a * np.where(calm, v, 0.0)[:, None]
@@ -227,7 +233,7 @@ class Scorer:
             np.where(
                 present[:, None], follow(state.excess, excess, present, self._guard_a), FADING * state.excess
             ),
-            np.clip(drifted, -BIAS_BOUND, BIAS_BOUND),
+            np.clip(drifted, np.minimum(state.bias, -BIAS_BOUND), np.maximum(state.bias, BIAS_BOUND)),
             self._next_window(state.window, level, present),
             np.minimum(state.heard + 1, WINDOW),
         )
@@ -239,6 +245,18 @@ class Scorer:
             return window
         newest = np.where(present[:, sensors], level[:, sensors], window[:, -1]).astype(np.float32)
         return np.concatenate([window[:, 1:], newest[:, None]], axis=1)
+
+    def accept(self, state: ScoringState) -> ScoringState:
+        """Return the averages with the present smoothed level as the baseline, however far it lies.
+
+        The bias, which `follow` takes from every level, becomes the level over a span of about 15 samples: longer
+        ones remember the time before, shorter ones take noise for the level. The averages start from zero.
+        """
+        chosen = max(place for place, span in enumerate(self.model.spans) if span <= BASELINE_SPAN)
+        smoothed = np.clip(state.level[:, chosen, None] / BOUND, -FARTHEST, FARTHEST)
+        fresh = ScoringState.zero(len(state.bias), self.model)
+        fresh.bias = np.asarray(state.bias + BOUND * np.arctanh(smoothed))
+        return fresh
 
     def statistics(self, state: ScoringState, present: Bool) -> Float64:
         """Return (n, 2S + 2): residual distance a span, level distance a span, novelty of state and of shape.
@@ -312,6 +330,17 @@ class Scorer:
         excess = state.excess[:, 0]
         total += np.where(excess.max(axis=1, keepdims=True) >= 1.0, 4.0 * excess / _excess_sum(excess), 0.0)
         return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12))
+
+    def whitened(self, state: ScoringState, place: int) -> tuple[Float64, Float64]:
+        """Return levels and residuals (n, F) over the span at `place`, with what normally moves together taken out.
+
+        Levels of machines move slowly and are in their own standard deviations; residuals are nearly white, and are in
+        those of their averages.
+        """
+        spread = self._deviation[0, place, 0]
+        level = np.where(self.model.judged, state.level[:, place], 0.0)
+        residual = np.where(self.model.judged, state.residual[:, place] / spread, 0.0)
+        return np.asarray(level @ self._level.whitening), np.asarray(residual @ self._residual.whitening)
 
     def expected_level(self, state: ScoringState) -> Float64:
         """Return (n, F) what the other sensors' levels say each should read, scaled units.

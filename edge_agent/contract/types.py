@@ -116,8 +116,10 @@ class AlarmEvent:
     """`tail` (the score is a claim of rarity) or `margin` (it is a ratio to the threshold)."""
     sensors: tuple[SensorShare, ...]
     """The sensors with the largest shares first; shares of all sensors sum to 1. None at an end without a score."""
+    signature: tuple[float, ...] = ()
+    """Direction in which the machine left normal, a unit vector; zeros where it did not. See `contract.signature`."""
     end_reason: str | None = None
-    """Of an `end`: `cleared` or `off`."""
+    """Of an `end`: `cleared`, `off`, `maintenance`, `reset` or `accepted`."""
     reopened: bool = False
     """Whether this `update` takes up an alarm that had ended."""
 
