@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.scoring import SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
@@ -64,12 +65,17 @@ class Calibrated:
     scored_rows: int
 
 
-def untouched_scoring(width: int) -> ScoringModel:
-    """Return a scoring model that has learnt nothing, with which the forecast chain can run."""
+def untouched_scoring(width: int, fusion: Fusion | None = None) -> ScoringModel:
+    """Return a scoring model that has learnt nothing, with which the forecast chain can run.
+
+    Args:
+        width: sensors.
+        fusion: of the scoring model that is going to be learnt.
+    """
     zeros, ones, eye = np.zeros(width), np.ones(width), np.eye(width)
     return ScoringModel(
         (1,), zeros, ones, eye, zeros, ones, eye, np.zeros((1, 2 * width)), zeros - 1e30, zeros + 1e30,
-        np.ones(width, np.bool_), np.ones(3),
+        np.ones(width, np.bool_), np.ones(3), fusion or Fusion(),
     )  # fmt: skip
 
 
@@ -148,6 +154,7 @@ class _Learning:
     def __init__(self, bundle: Bundle, samples: Samples, forecast: Float32, calibrating: int) -> None:
         scaling = bundle.manifest.scaling
         self._judged = ~scaling.constant
+        self._fusion = bundle.scoring.fusion
         self._known = np.isfinite(forecast).all(axis=1)
         self._level = np.asarray(scaling.apply(gated(open_detector(bundle), samples)), np.float64)
         self._residual = self._level - scaling.apply(forecast)
@@ -165,7 +172,9 @@ class _Learning:
             raise HistoryError(
                 f"history too short: {int(rows.sum())} rows to learn residuals from, at least {LEAST_ROWS} are needed"
             )
-        return fit_scoring(self._residual[rows], self._level[rows], self._judged, *self._range, self._spans)
+        return fit_scoring(
+            self._residual[rows], self._level[rows], self._judged, *self._range, self._spans, self._fusion
+        )
 
 
 def _judged(

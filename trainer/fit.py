@@ -208,7 +208,7 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         threshold=Threshold("margin", 1e30, options.alarms_per_week, 0.0),
         parity=parity,
     )
-    return Bundle(draft, manifest, untouched_scoring(len(sensors)))
+    return Bundle(draft, manifest, untouched_scoring(len(sensors), options.parts.fusion))
 
 
 def _skill(

@@ -2,11 +2,12 @@
 
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.errors import ConfigurationError, UsageError
+from trainer.parts import Parts
 
 _LEAST = {
     "window_length": 2,
@@ -38,6 +39,7 @@ class FitOptions:
         alarms_per_week: the alarm budget of one asset.
         inference: `step` or `window`, the mode that is calibrated and deployed.
         units_of_sensors: engineering unit of each sensor, by name.
+        parts: of the detector that take part; no key of a file, as it serves measurements only.
     """
 
     name: str = "model"
@@ -53,6 +55,7 @@ class FitOptions:
     alarms_per_week: float = 1.0
     inference: str = "step"
     units_of_sensors: tuple[tuple[str, str], ...] = ()
+    parts: Parts = field(default_factory=Parts, metadata={"key": False})
 
 
 def broken_rule(key: str, value: Any) -> str | None:
@@ -121,7 +124,7 @@ def read_options(path: Path) -> dict[str, Any]:
     section = content.get("fit", {})
     if not isinstance(section, dict):
         raise ConfigurationError(f"{path}: fit: must be a table")
-    known = sorted(field.name for field in fields(FitOptions))
+    known = sorted(one.name for one in fields(FitOptions) if one.metadata.get("key", True))
     for key, value in section.items():
         if key not in known:
             raise ConfigurationError(f"{path}: fit.{key}: unknown key; known are {', '.join(known)}")

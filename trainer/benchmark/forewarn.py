@@ -1,7 +1,7 @@
 """Our own contender: the daemon's detector, fitted on a case's history and run over its test rows."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, Verdict
 from trainer.calibrate import chunks_of
 from trainer.cleaning import Cleaned, Series
 from trainer.fit_options import FitOptions
+from trainer.parts import Parts
 
 WARM_ROWS = 2000
 """The newest rows of the history that run before the first test row, so that it is judged like any other."""
@@ -28,12 +29,14 @@ class ForewarnOptions:
         epochs: at most.
         max_gap_ticks: a longer gap starts over.
         units: of the LSTM layers.
+        parts: of the detector that take part.
     """
 
     forecaster: str = "lstm"
     epochs: int = 30
     max_gap_ticks: int = 60
     units: tuple[int, ...] = (128, 64, 32)
+    parts: Parts = field(default_factory=Parts)
 
 
 GAPS = {"nab": 2000}
@@ -45,11 +48,11 @@ class Forewarn:
 
     Args:
         options: how it is fitted.
+        name: for the table.
     """
 
-    name = "forewarn"
-
-    def __init__(self, options: ForewarnOptions) -> None:
+    def __init__(self, options: ForewarnOptions, name: str = "forewarn") -> None:
+        self.name = name
         self.options = options
         self.seeded = options.forecaster == "lstm"
 
@@ -80,6 +83,7 @@ def fit_detector(case: Case, seed: int, options: ForewarnOptions) -> Detector:
         max_gap_ticks=options.max_gap_ticks,
         alarms_per_week=ALARMS_PER_WEEK,
         seed=seed,
+        parts=options.parts,
     )
     if lstm:
         keras.utils.clear_session()  # a process fits many models
