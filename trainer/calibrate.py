@@ -19,6 +19,7 @@ from edge_agent.contract.scoring import SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
 from edge_agent.detector import Detector, open_detector
+from trainer.trimming import ordinary_rows
 
 CHUNK = 4096
 STREAM_ROWS = 50_000
@@ -30,6 +31,9 @@ LEAST_ROWS = 30
 """Fewer scored rows than this cannot even show an ordinary day."""
 SPAN_SHARE = 6
 """No span is longer than this part of the calibration block: it would have seen too few independent values."""
+
+TRIMS = 2
+"""A large fault hides a small one: after the first trimming the second stands out."""
 
 OnRows = Callable[[int], None]
 
@@ -56,6 +60,7 @@ class Calibrated:
         forecast: (n, F) engineering units, NaN while warming up.
         statistic: (n,) fused, NaN while warming up and outside the calibration block.
         scored_rows: rows of the calibration block that had a score.
+        trimmed_rows: rows of the history that were left out, as they stand apart (`trainer.trimming`).
     """
 
     scoring: ScoringModel
@@ -63,6 +68,7 @@ class Calibrated:
     forecast: Float32
     statistic: Float64
     scored_rows: int
+    trimmed_rows: int = 0
 
 
 def untouched_scoring(width: int, fusion: Fusion | None = None) -> ScoringModel:
@@ -80,7 +86,11 @@ def untouched_scoring(width: int, fusion: Fusion | None = None) -> ScoringModel:
 
 
 def calibrate(
-    bundle: Bundle, history: CalibrationHistory, alarms_per_week: float, on_rows: OnRows | None = None
+    bundle: Bundle,
+    history: CalibrationHistory,
+    alarms_per_week: float,
+    on_rows: OnRows | None = None,
+    trimming: bool = True,
 ) -> Calibrated:
     """Learn scales, normalisers and the threshold with the detector of a bundle whose graphs stand in its directory.
 
@@ -89,6 +99,7 @@ def calibrate(
         history: normal samples.
         alarms_per_week: the alarm budget of one asset.
         on_rows: told how many rows were done.
+        trimming: leave out what stands apart, and learn once more without it.
 
     Raises:
         HistoryError: the calibration block is too short.
@@ -96,10 +107,14 @@ def calibrate(
     samples, held_out = history.samples, history.held_out
     forecast, _ = measure(open_detector(bundle), samples, on_rows)
     learning = _Learning(bundle, samples, forecast, int(held_out.sum()))
-    scoring = learning.scoring(~held_out)
-    _, statistics = measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)
-    statistics[~held_out] = np.nan
-    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+
+    def measured(keep: Bool, on_rows: OnRows | None) -> tuple[ScoringModel, Float64]:
+        scoring = learning.scoring(~held_out & keep, keep)
+        return scoring, measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)[1]
+
+    scoring, statistics, keep = _trimmed(measured, len(samples), trimming, on_rows)
+    statistics[~held_out | ~keep] = np.nan
+    return _judged(bundle, scoring, forecast, statistics, alarms_per_week, int((~keep).sum()))
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,7 @@ def calibrate_in_folds(
     samples: Samples,
     alarms_per_week: float,
     on_rows: OnRows | None = None,
+    trimming: bool = True,
 ) -> Calibrated:
     """Learn scales, normalisers and the threshold from rows that neither forecaster nor scales had seen.
 
@@ -130,6 +146,7 @@ def calibrate_in_folds(
         samples: normal, in order, asset by asset.
         alarms_per_week: the alarm budget of one asset.
         on_rows: told how many rows were done.
+        trimming: leave out what stands apart, and learn once more without it.
 
     Raises:
         HistoryError: the history is too short.
@@ -139,17 +156,52 @@ def calibrate_in_folds(
         found, _ = measure(open_detector(fold.bundle), samples, on_rows)
         forecast[fold.rows] = found[fold.rows]
     learning = _Learning(bundle, samples, forecast, len(samples))
-    scoring = learning.scoring(np.ones(len(samples), np.bool_))
-    statistics = np.full((len(samples), len(scoring.normalisers)), np.nan)
-    for fold in folds:
-        others = replace(fold.bundle, scoring=learning.scoring(~fold.rows))
-        _, measured = measure(open_detector(others), samples, on_rows)
-        statistics[fold.rows] = measured[fold.rows]
-    return _judged(bundle, scoring, forecast, statistics, alarms_per_week)
+
+    def measured(keep: Bool, on_rows: OnRows | None) -> tuple[ScoringModel, Float64]:
+        scoring = learning.scoring(keep, keep)
+        statistics = np.full((len(samples), len(scoring.normalisers)), np.nan)
+        for fold in folds:
+            others = replace(fold.bundle, scoring=learning.scoring(~fold.rows & keep, keep))
+            _, found = measure(open_detector(others), samples, on_rows)
+            statistics[fold.rows] = found[fold.rows]
+        return scoring, statistics
+
+    scoring, statistics, keep = _trimmed(measured, len(samples), trimming, on_rows)
+    statistics[~keep] = np.nan
+    return _judged(bundle, scoring, forecast, statistics, alarms_per_week, int((~keep).sum()))
+
+
+def _trimmed(
+    measured: Callable[[Bool, OnRows | None], tuple[ScoringModel, Float64]],
+    rows: int,
+    trimming: bool,
+    on_rows: OnRows | None,
+) -> tuple[ScoringModel, Float64, Bool]:
+    """Measure all rows, leave out those that stand apart, and measure again with what the others teach.
+
+    Args:
+        measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 1) of all.
+        rows: n.
+        trimming: False keeps all.
+        on_rows: told how many rows were done, the first time; whether there is a second is not known before.
+
+    Returns:
+        Scoring model, statistics, and the rows (n,) that were kept.
+    """
+    keep = np.ones(rows, np.bool_)
+    for _ in range(TRIMS if trimming else 0):
+        scoring, statistics = measured(keep, on_rows)
+        on_rows = None
+        statistics[~keep] = np.nan
+        ordinary = keep & ordinary_rows(statistics, scoring.fusion, scoring.sources)
+        if (ordinary == keep).all():
+            return scoring, statistics, keep
+        keep = ordinary
+    return (*measured(keep, on_rows), keep)
 
 
 class _Learning:
-    """Scoring models from residuals and levels of chosen rows; range and spans are those of all."""
+    """Scoring models from residuals and levels of chosen rows; the spans are those of all."""
 
     def __init__(self, bundle: Bundle, samples: Samples, forecast: Float32, calibrating: int) -> None:
         scaling = bundle.manifest.scaling
@@ -158,27 +210,32 @@ class _Learning:
         self._known = np.isfinite(forecast).all(axis=1)
         self._level = np.asarray(scaling.apply(gated(open_detector(bundle), samples)), np.float64)
         self._residual = self._level - scaling.apply(forecast)
-        self._range = np.nanmin(self._level, axis=0), np.nanmax(self._level, axis=0)
         self._spans = tuple(span for span in SPANS if span * SPAN_SHARE <= calibrating) or (1,)
         if calibrating < LEAST_ROWS:
             raise HistoryError(
                 f"history too short: {calibrating} rows to calibrate on, at least {LEAST_ROWS} are needed"
             )
 
-    def scoring(self, rows: Bool) -> ScoringModel:
-        """Learn from the rows (n,) that have a forecast."""
+    def scoring(self, rows: Bool, seen: Bool) -> ScoringModel:
+        """Learn from the rows (n,) that have a forecast; the range is that of the rows `seen` (n,)."""
         rows = rows & self._known
         if rows.sum() < LEAST_ROWS:
             raise HistoryError(
                 f"history too short: {int(rows.sum())} rows to learn residuals from, at least {LEAST_ROWS} are needed"
             )
+        low, high = np.nanmin(self._level[seen], axis=0), np.nanmax(self._level[seen], axis=0)
         return fit_scoring(
-            self._residual[rows], self._level[rows], self._judged, *self._range, self._spans, self._fusion
+            self._residual[rows], self._level[rows], self._judged, low, high, self._spans, self._fusion
         )
 
 
 def _judged(
-    bundle: Bundle, scoring: ScoringModel, forecast: Float32, statistics: Float64, alarms_per_week: float
+    bundle: Bundle,
+    scoring: ScoringModel,
+    forecast: Float32,
+    statistics: Float64,
+    alarms_per_week: float,
+    trimmed: int,
 ) -> Calibrated:
     """Turn the statistics (n, 2S + 1) of rows that count, NaN elsewhere, into normalisers and a threshold."""
     usable = np.isfinite(statistics).all(axis=1)
@@ -197,7 +254,7 @@ def _judged(
     )
     statistic = np.full(len(statistics), np.nan)
     statistic[usable] = fused
-    return Calibrated(scoring, threshold, forecast, statistic, len(used))
+    return Calibrated(scoring, threshold, forecast, statistic, len(used), trimmed)
 
 
 def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None) -> tuple[Float32, Float64]:

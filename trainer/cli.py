@@ -191,6 +191,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "score_basis": manifest.threshold.basis,
         "alarms_per_week": manifest.threshold.alarms_per_week,
         "supported_alarms_per_week": manifest.threshold.supported_alarms_per_week,
+        "trimmed_rows": manifest.trained["trimmed_samples"],
     }
 
 

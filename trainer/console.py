@@ -89,6 +89,11 @@ class Console(Progress):
             ("MAE on later rows", _number(skill["mae"])),
             ("parity of the graphs", f"{max(manifest.parity.values()):.1e} at most"),
             ("threshold", _threshold(report)),
+            *(
+                [("left out of calibration", f"{trimmed} rows that stand apart from the rest")]
+                if (trimmed := manifest.trained["trimmed_samples"])
+                else []
+            ),
             ("bundle", str(out)),
         ]
         self._table(rows)

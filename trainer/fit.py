@@ -153,10 +153,10 @@ def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progres
 def _calibrate(
     plan: Plan, bundle: Bundle, learnt: Learnt, history: CalibrationHistory, progress: Progress
 ) -> Calibrated:
-    budget = plan.options.alarms_per_week
+    budget, trimming = plan.options.alarms_per_week, plan.options.parts.trimming
     if not plan.in_folds:
         progress.stage("calibrating", 2 * len(history.samples))
-        return calibrate(bundle, history, budget, progress.advance)
+        return calibrate(bundle, history, budget, progress.advance, trimming)
     progress.stage("calibrating", 2 * FOLDS * len(history.samples))
     with tempfile.TemporaryDirectory() as scratch:
         folds = []
@@ -165,7 +165,7 @@ def _calibrate(
             directory.mkdir()
             export_step(weights, directory / STEP_GRAPH)
             folds.append(Fold(replace(bundle, directory=directory), plan.rows_of_fold(number)))
-        return calibrate_in_folds(bundle, folds, history.samples, budget, progress.advance)
+        return calibrate_in_folds(bundle, folds, history.samples, budget, progress.advance, trimming)
 
 
 def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
@@ -260,6 +260,7 @@ def _trained(cleaned: Cleaned, found: Calibrated, record: dict[str, Any]) -> dic
         "last_time": float(axis.time_of(max(part[-1] for part in ticks))),
         "samples": sum(len(part) for part in ticks),
         "calibration_samples": found.scored_rows,
+        "trimmed_samples": found.trimmed_rows,
         "data_sha256": fingerprint.hexdigest(),
         "training": record,
         "versions": _versions(),
