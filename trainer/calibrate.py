@@ -15,11 +15,13 @@ import numpy as np
 from edge_agent.contract.bundle import Bundle, Manifest
 from edge_agent.contract.drift import DriftModel, fit_drift
 from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.scoring import ASPECTS, SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.trailing import BLOCKS, normalisers_of
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
 from edge_agent.detector import Detector, open_detector
+from trainer.trimming import ordinary_rows
 
 CHUNK = 4096
 STREAM_ROWS = 50_000
@@ -31,6 +33,9 @@ LEAST_ROWS = 30
 """Fewer scored rows than this cannot even show an ordinary day."""
 SPAN_SHARE = 6
 """No span is longer than this part of the calibration block: it would have seen too few independent values."""
+
+TRIMS = 2
+"""A large fault hides a small one: after the first trimming the second stands out."""
 
 OnRows = Callable[[int], None]
 
@@ -58,6 +63,7 @@ class Calibrated:
         statistic: (n,) fused, NaN while warming up and outside the calibration block.
         scored_rows: rows of the calibration block that had a score.
         drift: batches of it; None where they are too few.
+        trimmed_rows: rows of the history that were left out, as they stand apart (`trainer.trimming`).
     """
 
     scoring: ScoringModel
@@ -66,19 +72,29 @@ class Calibrated:
     statistic: Float64
     scored_rows: int
     drift: DriftModel | None = None
+    trimmed_rows: int = 0
 
 
-def untouched_scoring(width: int) -> ScoringModel:
-    """Return a scoring model that has learnt nothing, with which the forecast chain can run."""
+def untouched_scoring(width: int, fusion: Fusion | None = None) -> ScoringModel:
+    """Return a scoring model that has learnt nothing, with which the forecast chain can run.
+
+    Args:
+        width: sensors.
+        fusion: of the scoring model that is going to be learnt.
+    """
     zeros, ones, eye = np.zeros(width), np.ones(width), np.eye(width)
     return ScoringModel(
         (1,), zeros, ones, eye, zeros, ones, eye, np.zeros((1, 2 * width)), zeros - 1e30, zeros + 1e30,
-        np.ones(width, np.bool_), np.ones(4),
+        np.ones(width, np.bool_), np.ones(4), fusion=fusion or Fusion(),
     )  # fmt: skip
 
 
 def calibrate(
-    bundle: Bundle, history: CalibrationHistory, alarms_per_week: float, on_rows: OnRows | None = None
+    bundle: Bundle,
+    history: CalibrationHistory,
+    alarms_per_week: float,
+    on_rows: OnRows | None = None,
+    trimming: bool = True,
 ) -> Calibrated:
     """Learn scales, normalisers and the threshold with the detector of a bundle whose graphs stand in its directory.
 
@@ -87,6 +103,7 @@ def calibrate(
         history: normal samples.
         alarms_per_week: the alarm budget of one asset.
         on_rows: told how many rows were done.
+        trimming: leave out what stands apart, and learn once more without it.
 
     Raises:
         HistoryError: the calibration block is too short.
@@ -94,10 +111,14 @@ def calibrate(
     samples, held_out = history.samples, history.held_out
     forecast, _ = measure(open_detector(bundle), samples, on_rows)
     learning = _Learning(bundle, samples, forecast, int(held_out.sum()))
-    scoring = learning.scoring(~held_out)
-    _, statistics = measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)
-    statistics[~held_out] = np.nan
-    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week)
+
+    def measured(keep: Bool, on_rows: OnRows | None) -> tuple[ScoringModel, Float64]:
+        scoring = learning.scoring(~held_out & keep, keep)
+        return scoring, measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)[1]
+
+    scoring, statistics, keep = _trimmed(measured, len(samples), trimming, on_rows)
+    statistics[~held_out | ~keep] = np.nan
+    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week, int((~keep).sum()))
 
 
 def calibrate_with_scales(
@@ -137,6 +158,7 @@ def calibrate_in_folds(
     samples: Samples,
     alarms_per_week: float,
     on_rows: OnRows | None = None,
+    trimming: bool = True,
 ) -> Calibrated:
     """Learn scales, normalisers and the threshold from rows that neither forecaster nor scales had seen.
 
@@ -146,6 +168,7 @@ def calibrate_in_folds(
         samples: normal, in order, asset by asset.
         alarms_per_week: the alarm budget of one asset.
         on_rows: told how many rows were done.
+        trimming: leave out what stands apart, and learn once more without it.
 
     Raises:
         HistoryError: the history is too short.
@@ -155,46 +178,86 @@ def calibrate_in_folds(
         found, _ = measure(open_detector(fold.bundle), samples, on_rows)
         forecast[fold.rows] = found[fold.rows]
     learning = _Learning(bundle, samples, forecast, len(samples))
-    scoring = learning.scoring(np.ones(len(samples), np.bool_))
-    statistics = np.full((len(samples), len(scoring.normalisers)), np.nan)
-    for fold in folds:
-        others = replace(fold.bundle, scoring=learning.scoring(~fold.rows))
-        _, measured = measure(open_detector(others), samples, on_rows)
-        statistics[fold.rows] = measured[fold.rows]
-    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week)
+
+    def measured(keep: Bool, on_rows: OnRows | None) -> tuple[ScoringModel, Float64]:
+        scoring = learning.scoring(keep, keep)
+        statistics = np.full((len(samples), len(scoring.normalisers)), np.nan)
+        for fold in folds:
+            others = replace(fold.bundle, scoring=learning.scoring(~fold.rows & keep, keep))
+            _, found = measure(open_detector(others), samples, on_rows)
+            statistics[fold.rows] = found[fold.rows]
+        return scoring, statistics
+
+    scoring, statistics, keep = _trimmed(measured, len(samples), trimming, on_rows)
+    statistics[~keep] = np.nan
+    return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week, int((~keep).sum()))
+
+
+def _trimmed(
+    measured: Callable[[Bool, OnRows | None], tuple[ScoringModel, Float64]],
+    rows: int,
+    trimming: bool,
+    on_rows: OnRows | None,
+) -> tuple[ScoringModel, Float64, Bool]:
+    """Measure all rows, leave out those that stand apart, and measure again with what the others teach.
+
+    Args:
+        measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 2) of all.
+        rows: n.
+        trimming: False keeps all.
+        on_rows: told how many rows were done, the first time; whether there is a second is not known before.
+
+    Returns:
+        Scoring model, statistics, and the rows (n,) that were kept.
+    """
+    keep = np.ones(rows, np.bool_)
+    for _ in range(TRIMS if trimming else 0):
+        scoring, statistics = measured(keep, on_rows)
+        on_rows = None
+        statistics[~keep] = np.nan
+        ordinary = keep & ordinary_rows(statistics[:, :-1], scoring.fusion, scoring.sources[:-1])
+        if (ordinary == keep).all():
+            return scoring, statistics, keep
+        keep = ordinary
+    return (*measured(keep, on_rows), keep)
 
 
 class _Learning:
-    """Scoring models from residuals and levels of chosen rows; range and spans are those of all."""
+    """Scoring models from residuals and levels of chosen rows; the spans are those of all."""
 
     def __init__(self, bundle: Bundle, samples: Samples, forecast: Float32, calibrating: int) -> None:
         scaling = bundle.manifest.scaling
         self._judged = ~scaling.constant
+        self._fusion = bundle.scoring.fusion
         self._known = np.isfinite(forecast).all(axis=1)
         self._run = _runs(samples, bundle.manifest.max_gap_ticks)
         self._level = np.asarray(scaling.apply(gated(open_detector(bundle), samples)), np.float64)
         self._residual = self._level - scaling.apply(forecast)
-        self._range = np.nanmin(self._level, axis=0), np.nanmax(self._level, axis=0)
         self._spans = tuple(span for span in SPANS if span * SPAN_SHARE <= calibrating) or (1,)
         if calibrating < LEAST_ROWS:
             raise HistoryError(
                 f"history too short: {calibrating} rows to calibrate on, at least {LEAST_ROWS} are needed"
             )
 
-    def scoring(self, rows: Bool) -> ScoringModel:
-        """Learn from the rows (n,) that have a forecast."""
+    def scoring(self, rows: Bool, seen: Bool) -> ScoringModel:
+        """Learn from the rows (n,) that have a forecast; the range is that of the rows `seen` (n,)."""
         rows = rows & self._known
         if rows.sum() < LEAST_ROWS:
             raise HistoryError(
                 f"history too short: {int(rows.sum())} rows to learn residuals from, at least {LEAST_ROWS} are needed"
             )
+        low, high = np.nanmin(self._level[seen], axis=0), np.nanmax(self._level[seen], axis=0)
+        chosen = np.flatnonzero(rows)
+        run = self._run[chosen] + np.cumsum(np.r_[0, np.diff(chosen) != 1])
         return fit_scoring(
-            self._residual[rows],
-            self._level[rows],
+            self._residual[chosen],
+            self._level[chosen],
             self._judged,
-            *self._range,
+            low,
+            high,
             self._spans,
-            run=self._run[rows],
+            self._fusion,
+            run,
         )
 
 
@@ -211,6 +274,7 @@ def _judged(
     forecast: Float32,
     statistics: Float64,
     alarms_per_week: float,
+    trimmed: int = 0,
 ) -> Calibrated:
     """Turn the statistics (n, 2S + 2) of rows that count, NaN elsewhere, into normalisers and a threshold."""
     usable = np.isfinite(statistics[:, :-1]).all(axis=1)
@@ -232,7 +296,7 @@ def _judged(
         block_rows=length,
     )
     drift = _drift(bundle, scoring, samples, forecast, np.asarray(usable))
-    return Calibrated(scoring, threshold, forecast, statistic, len(used), drift)
+    return Calibrated(scoring, threshold, forecast, statistic, len(used), drift, trimmed)
 
 
 def _drift(

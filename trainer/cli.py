@@ -229,6 +229,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "alarms_per_week": manifest.threshold.alarms_per_week,
         "supported_alarms_per_week": manifest.threshold.supported_alarms_per_week,
         **rate_interval(manifest.threshold).record(),
+        "trimmed_rows": manifest.trained["trimmed_samples"],
     }
 
 

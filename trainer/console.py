@@ -91,6 +91,11 @@ class Console(Progress):
             ("parity of the graphs", f"{max(manifest.parity.values()):.1e} at most"),
             ("threshold", _threshold(report)),
             ("confidence", str(rate_interval(manifest.threshold))),
+            *(
+                [("left out of calibration", f"{trimmed} rows that stand apart from the rest")]
+                if (trimmed := manifest.trained["trimmed_samples"])
+                else []
+            ),
             ("bundle", str(out)),
         ]
         self._table(rows)

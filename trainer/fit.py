@@ -162,10 +162,10 @@ def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progres
 def _calibrate(
     plan: Plan, bundle: Bundle, learnt: Learnt, history: CalibrationHistory, progress: Progress
 ) -> Calibrated:
-    budget = plan.options.alarms_per_week
+    budget, trimming = plan.options.alarms_per_week, plan.options.parts.trimming
     if not plan.in_folds:
         progress.stage("calibrating", 2 * len(history.samples))
-        return calibrate(bundle, history, budget, progress.advance)
+        return calibrate(bundle, history, budget, progress.advance, trimming)
     progress.stage("calibrating", 2 * FOLDS * len(history.samples))
     with tempfile.TemporaryDirectory() as scratch:
         folds = []
@@ -174,7 +174,7 @@ def _calibrate(
             directory.mkdir()
             export_step(weights, directory / STEP_GRAPH)
             folds.append(Fold(replace(bundle, directory=directory), plan.rows_of_fold(number)))
-        return calibrate_in_folds(bundle, folds, history.samples, budget, progress.advance)
+        return calibrate_in_folds(bundle, folds, history.samples, budget, progress.advance, trimming)
 
 
 def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
@@ -221,7 +221,7 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         off_condition=options.off_condition(cleaned.sensors),
         parity=parity,
     )
-    return Bundle(draft, manifest, untouched_scoring(len(sensors)))
+    return Bundle(draft, manifest, untouched_scoring(len(sensors), options.parts.fusion))
 
 
 def _adaptation(cleaned: Cleaned, options: FitOptions) -> str:
@@ -273,6 +273,7 @@ def _trained(cleaned: Cleaned, found: Calibrated, record: dict[str, Any]) -> dic
     return {
         **history_facts(cleaned),
         "calibration_samples": found.scored_rows,
+        "trimmed_samples": found.trimmed_rows,
         "training": record,
         "versions": _versions(),
     }

@@ -12,6 +12,7 @@ from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import ConfigurationError, HistoryError, UsageError
 from edge_agent.contract.off_condition import OffCondition, parse_off_condition
 from edge_agent.contract.trailing import POLICIES
+from trainer.parts import Parts
 
 _LEAST = {
     "window_length": 2,
@@ -53,6 +54,7 @@ class FitOptions:
         off_when: when the machine is off, as `sensor comparison value`; empty is never.
         settle_ticks: samples after a start that have no score either.
         alarms: what differs from the default alarm rules.
+        parts: of the detector that take part; no key of a file, as it serves measurements only.
     """
 
     name: str = "model"
@@ -101,6 +103,8 @@ class FitOptions:
         except ValueError as error:
             raise HistoryError(f"alarms.{error}") from error
 
+    parts: Parts = field(default_factory=Parts, metadata={"key": False})
+
 
 def broken_rule(key: str, value: Any) -> str | None:
     """Return the rule that a value breaks, as the end of a sentence; None where it breaks none.
@@ -120,9 +124,9 @@ def broken_rule(key: str, value: Any) -> str | None:
         return _broken_alarms(value)
     if not isinstance(value, str) or not value.strip():
         return "must be text"
-    for name, known in (("inference", _INFERENCE), ("adaptation", ADAPTATIONS)):
-        if key == name and value not in known:
-            return f"is {value!r}, known are {' and '.join(known)}"
+    for name, policies in (("inference", _INFERENCE), ("adaptation", ADAPTATIONS)):
+        if key == name and value not in policies:
+            return f"is {value!r}, known are {' and '.join(policies)}"
     if key == "off_when":
         return _broken_off_condition(value)
     if key == "inference" and value not in _INFERENCE:
@@ -194,7 +198,7 @@ def read_options(path: Path) -> dict[str, Any]:
     section = content.get("fit", {})
     if not isinstance(section, dict):
         raise ConfigurationError(f"{path}: fit: must be a table")
-    known = sorted(item.name for item in fields(FitOptions))
+    known = sorted(one.name for one in fields(FitOptions) if one.metadata.get("key", True))
     for key, value in section.items():
         if key not in known:
             raise ConfigurationError(f"{path}: fit.{key}: unknown key; known are {', '.join(known)}")

@@ -56,7 +56,7 @@ def learn(spec: ModelSpec, fit: Segments, later: Segments, options: FitOptions, 
         on_epoch: told of every epoch.
     """
     ridge, _ = _choose_ridge([fit], [later], spec.horizons)
-    learner = _Learner(spec, fit_highway(fit, ridge, spec.horizons), options)
+    learner = _Learner(spec, _highway(fit, ridge, spec, options), options)
     record = learner.choose_epoch(fit, later, on_epoch)
     return Learnt(learner.model, learner.weights(), (), record | {"ridge": ridge})
 
@@ -98,14 +98,14 @@ def learn_in_folds(
         on_fold: told of every fold.
     """
     ridge, highways = _choose_ridge(history.rest, history.held, spec.horizons)
-    learner = _Learner(spec, fit_highway(history.fit, ridge, spec.horizons), options)
+    learner = _Learner(spec, _highway(history.fit, ridge, spec, options), options)
     record = learner.choose_epoch(history.fit, history.later, on_epoch)
     folds = []
     for samples, highway in zip(history.rest, highways, strict=True):
-        learner.again(samples, highway)
+        learner.again(samples, highway if options.parts.highway else np.zeros_like(highway))
         folds.append(learner.weights())
         on_fold()
-    learner.again(history.whole, fit_highway(history.whole, ridge, spec.horizons))
+    learner.again(history.whole, _highway(history.whole, ridge, spec, options))
     record |= {"ridge": ridge, "folds": len(folds)}
     return Learnt(learner.model, learner.weights(), tuple(folds), record)
 
@@ -150,6 +150,12 @@ class _Learner:
         outputs = self._spec.outputs
         nothing = np.zeros((self._spec.inputs, outputs), np.float32)
         return ForecasterWeights(self._spec, (), nothing, np.zeros(outputs, np.float32), self._highway)
+
+
+def _highway(samples: Segments, ridge: float, spec: ModelSpec, options: FitOptions) -> Float32:
+    """Return the highway's weights; all 0 where it takes no part."""
+    weights = fit_highway(samples, ridge, spec.horizons)
+    return weights if options.parts.highway else np.zeros_like(weights)
 
 
 def _choose_ridge(

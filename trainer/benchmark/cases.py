@@ -118,10 +118,12 @@ class Plan:
     Attributes:
         name: of the case.
         make: gives the case for a seed; a case that was recorded is the same for every seed.
+        drawn: whether another seed gives another case.
     """
 
     name: str
     make: Callable[[int], Case]
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,10 @@ class Suite(ABC):
         """Return the figures of one case, which show what failed."""
         return self.figures([tally])
 
+    @abstractmethod
+    def badness(self, figures: Mapping[str, Any]) -> float:
+        """Return how bad the figures of a case are, by which the worst cases are found; larger is worse."""
+
     def pooled(self, tallies: Sequence[Any]) -> dict[str, Any]:
         """Return what is only defined over all seeds together."""
         return {}
@@ -184,6 +190,11 @@ class Suite(ABC):
 def ratio(part: float, whole: float) -> float | None:
     """Return the quotient, or None where there is nothing to divide by."""
     return float(part / whole) if whole > 0 else None
+
+
+def known(value: float | None, otherwise: float = 0.0) -> float:
+    """Return a figure, or another one where it is not defined."""
+    return otherwise if value is None else value
 
 
 def need_folder(folder: Path, suite: str) -> Path:

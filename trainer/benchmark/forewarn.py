@@ -16,6 +16,7 @@ from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, Verdict
 from trainer.calibrate import chunks_of
 from trainer.cleaning import Cleaned, Series
 from trainer.fit_options import FitOptions
+from trainer.parts import Parts
 
 WARM_ROWS = 2000
 """The newest rows of the history that run before the first test row, so that it is judged like any other."""
@@ -32,6 +33,7 @@ class ForewarnOptions:
         units: of the LSTM layers.
         adaptation, usual_days: what is usual of late, see `FitOptions`.
         alarm_rules: when alarms open and close.
+        parts: of the detector that take part.
     """
 
     forecaster: str = "lstm"
@@ -41,6 +43,7 @@ class ForewarnOptions:
     adaptation: str = "auto"
     usual_days: float = 14.0
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
+    parts: Parts = field(default_factory=Parts)
 
 
 _LONG_ALARMS = AlarmRules(clear_samples=100)
@@ -62,11 +65,11 @@ class Forewarn:
 
     Args:
         options: how it is fitted.
+        name: for the table.
     """
 
-    name = "forewarn"
-
-    def __init__(self, options: ForewarnOptions) -> None:
+    def __init__(self, options: ForewarnOptions, name: str = "forewarn") -> None:
+        self.name = name
         self.options = options
         self.seeded = options.forecaster == "lstm"
 
@@ -99,6 +102,7 @@ def fit_detector(case: Case, seed: int, options: ForewarnOptions) -> Detector:
         seed=seed,
         adaptation=options.adaptation,
         usual_days=options.usual_days,
+        parts=options.parts,
     )
     if lstm:
         keras.utils.clear_session()  # a process fits many models

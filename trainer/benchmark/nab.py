@@ -1,10 +1,11 @@
 """The Numenta Anomaly Benchmark: 58 univariate files, online, with a probation at the beginning of each."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,18 @@ from edge_agent.contract.grid_history import tick_of
 from edge_agent.contract.tail import WEEK_SECONDS
 from edge_agent.contract.types import Float64, Int64
 from edge_agent.history import HistoryFormat, read_history
-from trainer.benchmark.cases import Case, Figures, Plan, Published, Suite, Verdict, Window, need_folder, ratio
+from trainer.benchmark.cases import (
+    Case,
+    Figures,
+    Plan,
+    Published,
+    Suite,
+    Verdict,
+    Window,
+    known,
+    need_folder,
+    ratio,
+)
 from trainer.benchmark.nab_scoring import (
     PROFILES,
     QUIET_ROWS,
@@ -27,6 +39,7 @@ from trainer.benchmark.nab_scoring import (
 
 PROBATION_SHARE = 0.15
 PROBATION_ROWS = 750
+STRAY_COST = 0.11
 WINDOWS = "labels/combined_windows.json"
 
 
@@ -112,6 +125,11 @@ class Nab(Suite):
             "stray_alarms": float((hit < 0).sum()),
             "alarms_per_week": ratio(len(tally.starts), tally.weeks),
         }
+
+    def badness(self, figures: Mapping[str, Any]) -> float:
+        """Return windows missed, and stray alarms at what one costs beside a window."""
+        missed = known(figures["windows"]) - known(figures["windows_found"])
+        return missed + STRAY_COST * known(figures["stray_alarms"])
 
 
 def _windows(path: Path) -> dict[str, list[tuple[str, str]]]:

@@ -1,7 +1,7 @@
 """Simulated plants, a sample a minute: is the alarm budget kept, and is every kind of fault found and blamed?"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,19 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.tail import WEEK_SECONDS
-from edge_agent.contract.types import Float32
-from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, Figures, Plan, Suite, Verdict, Window, ratio
+from edge_agent.contract.types import Bool, Float32
+from trainer.benchmark.cases import (
+    ALARMS_PER_WEEK,
+    Case,
+    Figures,
+    Labels,
+    Plan,
+    Suite,
+    Verdict,
+    Window,
+    known,
+    ratio,
+)
 from trainer.benchmark.poisson import CONFIDENCE, poisson_interval
 from trainer.faults import SENSOR_FAULTS
 from trainer.pump import SENSOR_NAMES, SENSORS
@@ -128,6 +139,10 @@ class Plant(Suite):
         """Return, by variant, the budget with its interval and the recall of each kind of fault."""
         return {name: _pool([one for one in tallies if one.variant == name]) for name in VARIANTS}
 
+    def badness(self, figures: Mapping[str, Any]) -> float:
+        """Return the share of normal time in alarm and of faults missed."""
+        return known(figures["time_in_alarm_ratio"]) + 1.0 - known(figures["event_recall"], 1.0)
+
     def _rates(self, tallies: Sequence[PlantTally]) -> Figures:
         found = sum(one.found.total() for one in tallies)
         return {
@@ -147,29 +162,40 @@ def make_plant(variant: str, size: PlantSize, seed: int) -> Case:
     """Simulate one plant with its faults in the test part, each kind `size.rounds` times in a drawn order."""
     rng = np.random.default_rng([seed, 77])
     before = size.history * WEEK_SECONDS
-    plans = _draw_faults(size, before, rng)
+    plans = draw_faults(size, before, rng)
     run = simulate((size.history + size.test) * WEEK_SECONDS / HOUR, seed, INTERVAL, plans)
     first = round(before / INTERVAL)
     ticks = np.round((run.time - DEFAULT_START % INTERVAL) / INTERVAL).astype(np.int64)
-    spans = [(round(one.start_seconds / INTERVAL), round(one.duration_seconds / INTERVAL)) for one in plans]
-    windows = [
-        Window(at - first, at - first + rows - 1, plan.kind, plan.blamed)
-        for (at, rows), plan in zip(spans, plans, strict=True)
-    ]
+    windows = windows_of(plans, first)
     values = run.values
     if variant == "drifting":
+        spans = [(first + window.first, window.last + 1 - window.first) for window in windows]
         values = values + _drift(values, spans, rng)
     labels = run.label[first:].astype(np.int8)
-    scored = labels == 0
-    for window in windows:
-        scored[window.last + 1 : window.last + 1 + round(RECOVERY_HOURS * HOUR / INTERVAL)] = False
     return Case(
         variant, run.sensors, INTERVAL, DEFAULT_START % INTERVAL, ticks[:first], values[:first], ticks[first:],
-        values[first:], labels, scored | (labels > 0), tuple(windows),
+        values[first:], labels, scored_rows(labels, windows), tuple(windows),
     )  # fmt: skip
 
 
-def _draw_faults(size: PlantSize, before: float, rng: np.random.Generator) -> list[FaultPlan]:
+def windows_of(plans: Sequence[FaultPlan], first: int) -> list[Window]:
+    """Return the windows of faults, in rows of the test part, which begins at row `first`."""
+    spans = [(round(one.start_seconds / INTERVAL), round(one.duration_seconds / INTERVAL)) for one in plans]
+    return [
+        Window(at - first, at - first + rows - 1, plan.kind, plan.blamed)
+        for (at, rows), plan in zip(spans, plans, strict=True)
+    ]
+
+
+def scored_rows(labels: Labels, windows: Sequence[Window]) -> Bool:
+    """Return (n,) the rows that count: all but those of the recovery after a fault."""
+    scored = labels == 0
+    for window in windows:
+        scored[window.last + 1 : window.last + 1 + round(RECOVERY_HOURS * HOUR / INTERVAL)] = False
+    return np.asarray(scored | (labels > 0))
+
+
+def draw_faults(size: PlantSize, before: float, rng: np.random.Generator) -> list[FaultPlan]:
     """Return faults in order of time, each somewhere in a slot of its own with room to recover."""
     kinds = [kind for _ in range(size.rounds) for kind in rng.permutation(list(FAULT_KINDS)).tolist()]
     slot = size.test * WEEK_SECONDS / len(kinds)
@@ -208,8 +234,8 @@ def _place(named: Sequence[str], window: Window) -> int:
 
 
 def _named_share(counts: Sequence[int | None], found: int) -> float | None:
-    known = [count for count in counts if count is not None]
-    return ratio(sum(known), found) if len(known) == len(counts) else None
+    told = [count for count in counts if count is not None]
+    return ratio(sum(told), found) if len(told) == len(counts) else None
 
 
 def _pool(tallies: Sequence[PlantTally]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from trainer.benchmark.cases import Figures, Suite
+from trainer.benchmark.mistakes import WORST, record_of, worst_table
 from trainer.benchmark.ranking import mean_of_known
 from trainer.benchmark.runner import Result
 
@@ -22,37 +23,44 @@ def report(suite: Suite, results: Sequence[Result], seeds: int) -> dict[str, Any
     ours, *floors = by_name
     return {
         "benchmark": suite.name,
-        **_summary(suite, by_name[ours], seeds),
+        **summary(suite, by_name[ours], seeds),
         **suite.pooled([one.tally for one in by_name[ours]]),
         "seeds": seeds,
-        "floors": {name: _summary(suite, by_name[name], seeds) for name in floors},
+        "floors": {name: summary(suite, by_name[name], seeds) for name in floors},
         "published": {one.name: dict(one.figures) for one in suite.published},
-        "cases": _cases(suite, by_name[ours]),
+        "cases": (cases := _cases(suite, by_name[ours])),
+        "worst_cases": sorted(cases, key=lambda one: -suite.badness(one))[:WORST],
         "remarks": list(suite.remarks),
     }
 
 
 def tables(suite: Suite, record: dict[str, Any], name: str) -> list[tuple[list[str], list[list[str]]]]:
-    """Return header and rows of two tables, a row a figure: ours beside the floors, and what others published."""
+    """Return header and rows of tables: ours beside the floors, what others published, and the worst cases."""
     spread = record["spread"]
     floors: dict[str, dict[str, Any]] = record["floors"]
     measured = [
-        [key, _cell(record[key]), _cell(spread[key]), *(_cell(one[key]) for one in floors.values())]
+        [key, cell(record[key]), cell(spread[key]), *(cell(one[key]) for one in floors.values())]
         for key in suite.keys
     ]
     found = [([f"benchmark {suite.name}", name, "±", *floors], measured)]
     others: dict[str, dict[str, float]] = record["published"]
     if others:
         known = [key for key in suite.keys if any(key in one for one in others.values())]
-        rows = [[key, *(_cell(one.get(key)) for one in others.values())] for key in known]
+        rows = [[key, *(cell(one.get(key)) for one in others.values())] for key in known]
         found.append((["published", *others], rows))
+    found.append(worst_table(record["worst_cases"]))
     return found
 
 
-def _summary(suite: Suite, results: Sequence[Result], seeds: int) -> dict[str, Any]:
+def summary(suite: Suite, results: Sequence[Result], seeds: int) -> dict[str, Any]:
     """Return each figure's mean over the seeds, and its spread: the standard deviation over them.
 
     The spread of what draws nothing is 0; with a single seed there is none.
+
+    Args:
+        suite: the protocol.
+        results: of one contender, in the order of seeds and plans.
+        seeds: how many were run.
     """
     runs = [
         suite.figures([one.tally for one in group]) for _, group in groupby(results, key=lambda one: one.seed)
@@ -70,17 +78,24 @@ def _spread(runs: Sequence[Figures], key: str) -> float | None:
 
 
 def _cases(suite: Suite, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the figures of each case, means over the seeds."""
+    """Return the figures of each case, means over the seeds, and the mistakes of the first seed."""
     by_case: dict[str, list[Figures]] = {}
+    first: dict[str, Result] = {}
     for one in results:
         by_case.setdefault(one.case, []).append(suite.case_figures(one.tally))
+        first.setdefault(one.case, one)
     return [
-        {"name": name, **{key: mean_of_known([run[key] for run in runs]) for key in runs[0]}}
+        {
+            "name": name,
+            **{key: mean_of_known([run[key] for run in runs]) for key in runs[0]},
+            **record_of(first[name].mistakes),
+        }
         for name, runs in by_case.items()
     ]
 
 
-def _cell(value: float | None) -> str:
+def cell(value: float | None) -> str:
+    """Return a figure as the tables show it."""
     if value is None:
         return "-"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.contract.errors import ForewarnError
-from trainer.benchmark.cases import Contender, Plan, Suite
+from trainer.benchmark.cases import Case, Contender, Plan, Suite
+from trainer.benchmark.mistakes import Mistakes, mistakes_of
 from trainer.progress import Progress
 
 CHILD_ENVIRONMENT = {
@@ -37,12 +38,14 @@ class Result:
         contender, case: names.
         seed: of the run.
         tally: see `Suite.tally`.
+        mistakes: for people.
     """
 
     contender: str
     case: str
     seed: int
     tally: Any
+    mistakes: Mistakes
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,14 @@ class _Task:
         """
         try:
             case = self.plan.make(self.seed)
-            return [
-                Result(one.name, case.name, self.seed, self.suite.tally(case, one.judge(case, self.seed)))
-                for one in self.contenders
-            ]
+            return [self._result(case, one) for one in self.contenders]
         except ForewarnError as error:
             raise type(error)(f"{self.plan.name}: {error}") from error
+
+    def _result(self, case: Case, contender: Contender) -> Result:
+        verdict = contender.judge(case, self.seed)
+        tally = self.suite.tally(case, verdict)
+        return Result(contender.name, case.name, self.seed, tally, mistakes_of(case, verdict))
 
 
 def run_suite(
@@ -86,7 +91,9 @@ def run_suite(
     tasks = []
     for seed in range(seeds):
         for plan in plans:
-            chosen = tuple(one for one in contenders if one.seeded or suite.simulated or seed == 0)
+            chosen = tuple(
+                one for one in contenders if one.seeded or suite.simulated or plan.drawn or seed == 0
+            )
             tasks += [_Task(suite, plan, seed, chosen)] if chosen else []
     progress.stage(f"benchmark {suite.name}", len(tasks))
     done: list[list[Result]] = []

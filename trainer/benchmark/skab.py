@@ -1,9 +1,10 @@
 """SKAB: a real pump and valve loop with induced faults, each of 34 files fitted on its own first 400 rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from trainer.benchmark.cases import (
     Published,
     Suite,
     Verdict,
+    known,
     need_folder,
     ratio,
     runs_of,
@@ -121,6 +123,10 @@ class Skab(Suite):
         for name, profile in PROFILES.items():
             figures[name] = normalised(sum(one.changepoint_scores[name] for one in tallies), points, profile)
         return figures
+
+    def badness(self, figures: Mapping[str, Any]) -> float:
+        """Return the sum of false alarm and miss rate."""
+        return known(figures["far"]) + known(figures["mar"])
 
 
 def _number(path: Path) -> tuple[int, str]:

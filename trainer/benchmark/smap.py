@@ -2,10 +2,11 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from trainer.benchmark.cases import (
     Suite,
     Verdict,
     Window,
+    known,
     need_folder,
     ratio,
     runs_of,
@@ -115,6 +117,10 @@ class Smap(Suite):
             "false_alarms_per_week": ratio(false, rows * INTERVAL / WEEK_SECONDS),
             "average_precision": mean_of_known([one.average_precision for one in tallies]),
         }
+
+    def badness(self, figures: Mapping[str, Any]) -> float:
+        """Return the share of normal rows in alarm and of sequences missed."""
+        return known(figures["normal_in_alarm_ratio"]) + 1.0 - known(figures["sequence_recall"], 1.0)
 
 
 def _sequences(path: Path) -> dict[str, list[tuple[int, int]]]:
