@@ -37,6 +37,7 @@ from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET, rounds_of
 from edge_agent.contract.maintenance import MaintenanceState, in_maintenance
 from edge_agent.contract.minimum_deviation import MinimumDeviation
+from edge_agent.contract.onset import OnsetState, follow_onsets
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scoring import ASPECTS, Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
@@ -58,7 +59,7 @@ from edge_agent.contract.types import (
 )
 from edge_agent.forecaster import Forecaster
 
-_PARTS = ("scoring", "trailing", "alarms", "quality", "budget", "drift", "maintenance", "reported")
+_PARTS = ("scoring", "trailing", "alarms", "onsets", "quality", "budget", "drift", "maintenance", "reported")
 STATE_VERSION = 3
 GOLDEN_TOLERANCE = 1e-4
 RESUMING = 10
@@ -80,7 +81,7 @@ class DetectorState:
         pending: (A, F) forecast of the next sample, scaled.
         off: (A,) whether the machine is off.
         settling: (A,) samples after its start that are still to have no score.
-        scoring, trailing, alarms, quality, budget, drift, maintenance, reported: see there.
+        scoring, trailing, alarms, onsets, quality, budget, drift, maintenance, reported: see there.
     """
 
     last_tick: Int64
@@ -94,6 +95,7 @@ class DetectorState:
     scoring: ScoringState
     trailing: TrailingState
     alarms: AlarmState
+    onsets: OnsetState
     quality: QualityState
     budget: BudgetState
     drift: DriftState
@@ -117,6 +119,7 @@ class DetectorState:
             ScoringState.zero(assets, bundle.scoring),
             TrailingState.start(assets, bundle.scoring.recent, bundle.scoring.least),
             AlarmState.zero(assets),
+            OnsetState.zero(assets),
             QualityState.zero(assets, width),
             BudgetState.zero(assets),
             DriftState.zero(assets, width),
@@ -496,7 +499,8 @@ class Detector:
         statistic, score = np.full(count, np.nan), np.full(count, np.nan)
         time = self.bundle.manifest.axis.time_of(samples.tick)
         alarm = np.zeros(count, np.bool_)
-        factor, drift = np.full(count, np.nan), np.full(count, np.nan)
+        factor, drift, sudden = (np.full(count, np.nan) for _ in range(3))
+        onset = np.zeros(count, np.bool_)
         events: list[AlarmEvent] = []
         if block.asset:
             threshold = self.bundle.manifest.threshold
@@ -505,7 +509,9 @@ class Detector:
             position = np.concatenate(block.position)
             guard = self.scorer.guard(together, self._guarded)
             aspects = np.full((count, ASPECTS), np.nan)
-            aspects[position] = self.scorer.aspects(self.scorer.statistics(together, present), guard)
+            statistics = self.scorer.statistics(together, present)
+            aspects[position] = self.scorer.aspects(statistics, guard)
+            sudden[position] = self.scorer.sudden(statistics)
             if not self._adapts:
                 statistic = self._against_usual(aspects, np.ones(ASPECTS))
                 score = threshold.score(statistic)
@@ -524,15 +530,16 @@ class Detector:
                     events += self._end_for_maintenance(held, block, number, time[at], score[at])
                     heeded = np.where(held, 0.0, score[at]), np.where(held, 0.0, statistic[at])
                 happened = self._follow_alarms(block, number, time[at], *heeded)
-                happened = self._tell_of_changes(happened, rows, together, offset, score[at])
+                onset[at] = follow_onsets(self.state.onsets, rows, sudden[at], happened.started)
+                happened = self._tell_of_changes(happened, rows, together, offset, score[at], onset[at])
                 offset += len(rows)
                 alarm[at] = self.state.alarms.active[rows]
                 if self._adapts:
-                    self._learn_usual(rows, aspects[at])
+                    self._learn_usual(rows, aspects[at], held)
                 self._follow_drift(block, number, samples.tick[at], time[at])
                 drift[at] = self.state.drift.drift(rows)
                 if happened.any():
-                    events += self._events(happened, block, number, time[at], score[at])
+                    events += self._events(happened, block, number, time[at], score[at], onset[at])
         events += self._stop_alarms(block, len(block.asset))
         off = np.zeros(count, np.bool_)
         off[np.concatenate([*block.resting, np.empty(0, np.int64)])] = True
@@ -544,6 +551,7 @@ class Detector:
             advice=block.advice,
             factor=None if self._controller is None else factor,
             drift=None if self._drift is None else drift,
+            onset=onset,
         )  # fmt: skip
 
     def _against_usual(self, aspects: Float64, normaliser: Float64) -> Float64:
@@ -552,10 +560,10 @@ class Detector:
         guard = self.scorer.news(aspects, normaliser) * self.bundle.manifest.threshold.value
         return np.where(np.isnan(aspects[:, 0]), np.nan, np.maximum(fused, guard))
 
-    def _learn_usual(self, rows: Int64, aspects: Float64) -> None:
-        """Take samples into what is usual of late; those in an alarm only where the operator wants that."""
+    def _learn_usual(self, rows: Int64, aspects: Float64, held: Bool) -> None:
+        """Take samples into what is usual of late; none in maintenance, in an alarm only if the operator wants that."""
         manifest = self.bundle.manifest
-        learn = (manifest.adaptation == "automatic") | ~self.state.alarms.active[rows]
+        learn = ~held & ((manifest.adaptation == "automatic") | ~self.state.alarms.active[rows])
         known = np.nan_to_num(aspects, nan=0.0)
         follow_blocks(self.state.trailing, rows, known, learn, manifest.block_rows, self.bundle.scoring.least)
 
@@ -646,14 +654,21 @@ class Detector:
         """End the alarms that are open in maintenance; the events say why."""
         rows, none = block.asset[number], np.zeros(len(held), np.bool_)
         ended = held & self.state.alarms.active[rows]
-        events = self._events(Transitions(none, none, ended, none, none, none), block, number, time, score)
+        happened = Transitions(none, none, ended, none, none, none)
+        events = self._events(happened, block, number, time, score, none)
         self.end_alarms(rows[ended])
         return [replace(event, end_reason="maintenance") for event in events]
 
     def _tell_of_changes(
-        self, happened: Transitions, rows: Int64, together: ScoringState, offset: int, score: Float64
+        self,
+        happened: Transitions,
+        rows: Int64,
+        together: ScoringState,
+        offset: int,
+        score: Float64,
+        onset: Bool,
     ) -> Transitions:
-        """Add an update for each open alarm that became much stronger than, or turned away from, what was told last."""
+        """Add an update for each open alarm that became much stronger, turned away, or has an onset of its own."""
         open_now = self.state.alarms.active[rows]
         if not open_now.any():
             return happened
@@ -662,11 +677,11 @@ class Detector:
         told = (happened.started | happened.updated)[active]
         news = changed(self.state.reported, rows[active], toward, score[active], told)
         updated = happened.updated.copy()
-        updated[active[news & ~told]] = True
+        updated[active[(news | onset[active]) & ~told]] = True
         return replace(happened, updated=updated)
 
     def _events(
-        self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64
+        self, happened: Transitions, block: _Block, number: int, time: Float64, score: Float64, onset: Bool
     ) -> list[AlarmEvent]:
         events = []
         for kind, which in (
@@ -686,6 +701,7 @@ class Detector:
                         signature=tuple(toward.tolist()),
                         end_reason=CLEARED if kind == "end" else None,
                         reopened=bool(happened.reopened[at]),
+                        renewed=kind == "update" and bool(onset[at]),
                     )
                 )
         return events

@@ -108,6 +108,7 @@ class EventWriter:
             "peak_time": rfc3339(event.peak_time),
             "end_reason": event.end_reason,
             "reopened": event.reopened,
+            "renewed": event.renewed,
             "acknowledged": acknowledged,
         }
 

@@ -2,7 +2,7 @@
 
 After adaptive conformal inference (Gibbs and Candès 2021, Adaptive Conformal Inference Under Distribution Shift): the
 surplus S of alarms over the budget rises by one at each alarm that begins and falls in quiet time, so that at the
-budget's rate both cancel. Two things differ, both measured (docs/decisions/0004): S leaks, and only what is beyond a
+budget's rate both cancel. Two things differ, both measured (docs/decisions/0005): S leaks, and only what is beyond a
 slack moves the threshold (a saturated integrator, as in Angelopoulos, Candès and Tibshirani 2023, Conformal PID
 Control),
 

@@ -26,6 +26,7 @@ BIAS_SPANS = 10
 """The bias follows levels ten times slower than the longest span looks at them: a fault outruns it."""
 BIAS_BOUND = 3.0
 """Standard deviations that a slow drift of normal operation may take away; what drifts farther is news."""
+SUDDEN_SPAN = 5
 ASPECTS = 3
 """Deviation, shape, range."""
 RANGE_SLACK = 1.25
@@ -292,6 +293,12 @@ class Scorer:
         ratios = statistics / self.model.normalisers
         deviation = self.model.fusion.fuse(ratios[:, :-1], self.model.sources[:-1])
         return np.stack([deviation, ratios[:, -1], guard], axis=1)
+
+    def sudden(self, statistics: Float64) -> Float64:
+        """Return (n,) the log-mean of the residual distances of the shortest spans over their 0.99 quantiles."""
+        short = [place for place, span in enumerate(self.model.spans) if span <= SUDDEN_SPAN]
+        ratios = statistics[:, short] / self.model.normalisers[short]
+        return np.asarray(np.exp(np.log(np.maximum(ratios, LEAST_RATIO)).mean(axis=1)))
 
     def fuse(self, aspects: Float64, normaliser: Float64) -> Float64:
         """Return the fused statistic (n,) of deviation and shape, and of either alone where the other is unknown.

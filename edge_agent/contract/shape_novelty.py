@@ -16,7 +16,7 @@ import numpy as np
 from edge_agent.contract.types import Bool, Float32, Float64, Int64
 
 WINDOW = 32
-"""Samples; with 16 the shapes of two thirds as many events were new, with 64 no more (docs/decisions/0004)."""
+"""Samples; with 16 the shapes of two thirds as many events were new, with 64 no more (docs/decisions/0008)."""
 REFERENCES = 512
 """Windows at most, evenly spaced over the history: more cost time at the edge and are hardly nearer."""
 RECURRENCE = 0.5

@@ -4,7 +4,7 @@
 span of about 15 samples and `W = R^-1/2` of their correlations: what normally moves together says nothing of a fault.
 Cosine similarity of two signatures tells whether two alarms are of one kind, as fault signatures do (Yoon and MacGregor
 2001, Fault diagnosis with multivariate statistical models). A constant sensor has no standard deviation; how far it
-left its range stands for its level. What else was tried, with figures: docs/decisions/0004.
+left its range stands for its level. What else was tried, with figures: docs/decisions/0007.
 """
 
 from dataclasses import dataclass

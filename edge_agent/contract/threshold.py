@@ -15,7 +15,7 @@ from edge_agent.contract.types import Float64
 RARER = 3.0
 """Later normal data is never quite like the calibration block: plain tails realise 1.1 to 6.6 times the asked rate.
 So the threshold is that of a rate three times rarer than asked. A factor on the value instead, as 1.5, is next to
-nothing on a statistic with heavy tails and out of reach on one with thin tails (docs/decisions/0004)."""
+nothing on a statistic with heavy tails and out of reach on one with thin tails (docs/decisions/0008)."""
 SLOPE = 0.1
 """With no tail to go by: how much higher, in logarithms, what is ten times rarer stands; 1.26 times."""
 CLEAR_RATIO = 0.8

@@ -122,6 +122,8 @@ class AlarmEvent:
     """Of an `end`: `cleared`, `off`, `maintenance`, `reset` or `accepted`."""
     reopened: bool = False
     """Whether this `update` takes up an alarm that had ended."""
+    renewed: bool = False
+    """Whether this `update` tells of an onset inside the alarm: what the machine does changed once more."""
 
     @property
     def duration_seconds(self) -> float:
@@ -224,6 +226,7 @@ class Outcomes:
             when it is off.
         advice: advice to train anew, in order.
         factor: (n,) what the threshold is multiplied by after this sample; None where nothing adapts it.
+        onset: (n,) whether what the machine does changed abruptly, in or out of an alarm; see `contract.onset`.
         drift: (n,) of the asset after this sample, 1 is the limit; None where the bundle does not know what is usual.
     """
 
@@ -240,6 +243,7 @@ class Outcomes:
     advice: list[DriftEvent] = field(default_factory=list)
     factor: Float64 | None = None
     drift: Float64 | None = None
+    onset: Bool | None = None
 
     def __len__(self) -> int:
         """Return the number of samples judged."""

@@ -82,6 +82,8 @@ class Verdict:
         score: (n,) larger is stranger, 1.0 is the contender's threshold; NaN where it does not judge.
         alarm: (n,) whether there is an alarm after the row.
         starts: (k,) rows at which an alarm event begins.
+        onsets: (k,) rows at which what the machine does changes abruptly, starts of alarms among them; None where the
+            contender tells only the starts.
         sensors: of each event the sensors to blame, first the most; None where the contender blames none.
     """
 
@@ -89,6 +91,12 @@ class Verdict:
     alarm: Bool
     starts: Int64
     sensors: tuple[tuple[str, ...], ...] | None = None
+    onsets: Int64 | None = None
+
+    @property
+    def changes(self) -> Int64:
+        """Return the rows at which the machine is said to change."""
+        return self.starts if self.onsets is None else self.onsets
 
     @property
     def ranks(self) -> Float64:

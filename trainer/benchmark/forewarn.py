@@ -120,9 +120,12 @@ def _verdict(case: Case, parts: list[Outcomes]) -> Verdict:
     """Return what the detector said; an alarm that already stood at the first test row has no start."""
     begun: list[AlarmEvent] = [event for part in parts for event in part.events if event.kind == "start"]
     times = np.array([(event.time - case.phase) / case.interval for event in begun])
+    starts = np.searchsorted(case.test_ticks, np.round(times).astype(np.int64)).astype(np.int64)
+    onset = np.flatnonzero(np.concatenate([part.onset for part in parts if part.onset is not None]))
     return Verdict(
         np.concatenate([part.score for part in parts]),
         np.concatenate([part.alarm for part in parts]),
-        np.searchsorted(case.test_ticks, np.round(times).astype(np.int64)).astype(np.int64),
+        starts,
         tuple(tuple(share.name for share in event.sensors) for event in begun),
+        np.union1d(starts, onset),
     )

@@ -134,10 +134,10 @@ def _number(path: Path) -> tuple[int, str]:
 
 
 def _edges(verdict: Verdict) -> Int64:
-    """Return the rows at which an alarm begins or ends."""
+    """Return the rows at which an alarm begins or ends, or the machine is said to change."""
     edges = [row for first, end in runs_of(verdict.alarm) for row in (first, end)]
     inside = [row for row in edges if row < len(verdict.alarm)]
-    return np.unique(np.r_[np.array(inside, np.int64), verdict.starts])
+    return np.unique(np.r_[np.array(inside, np.int64), verdict.changes])
 
 
 def _make(path: Path, seed: int) -> Case:
