@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
+from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import block_rows
 from edge_agent.detector import Detector, load_detector, open_detector
 from edge_agent.version import VERSION
-from trainer.blocks import FOLDS, Plan, make_plan
+from trainer.blocks import FOLDS, SHORT_HISTORY, Plan, make_plan
 from trainer.calibrate import (
     Calibrated,
     CalibrationHistory,
@@ -221,7 +222,16 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         off_condition=options.off_condition(cleaned.sensors),
         parity=parity,
     )
-    return Bundle(draft, manifest, untouched_scoring(len(sensors), options.parts.fusion))
+    return Bundle(draft, manifest, untouched_scoring(len(sensors), _fusion(plan, manifest.adaptation)))
+
+
+def _fusion(plan: Plan, adaptation: str) -> Fusion:
+    """Return how statistics are fused: the levels of a short history count less, unless they adapt."""
+    fusion, levels = plan.options.parts.fusion, ("level", "novelty")
+    shortest = min(len(series.ticks) for series in plan.cleaned.series)
+    short = adaptation == "frozen" and shortest < SHORT_HISTORY
+    known = any(fusion.weight(name) for name in fusion.weights if name not in levels)
+    return fusion.trusting_levels(shortest / SHORT_HISTORY) if short and known else fusion
 
 
 def _adaptation(cleaned: Cleaned, options: FitOptions) -> str:

@@ -7,7 +7,7 @@ a scoring model, so that what a part is worth can be measured by leaving it out 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -62,6 +62,20 @@ class Fusion:
         shape = self.weight("shape")
         parts = np.array([self.total - shape, shape])
         return np.asarray(parts / parts.sum())
+
+    def trusting_levels(self, share: float) -> "Fusion":
+        """Return the same with a part of the weight of the levels and of the novelty of the state.
+
+        Both hold the present against all levels that were seen. Levels move slowly: a short history has seen few, and
+        every new one is strange.
+
+        Args:
+            share: 0 to 1.
+        """
+        weights = dict(self.weights)
+        for name in ("level", "novelty"):
+            weights[name] = share * self.weight(name)
+        return replace(self, weights=weights)
 
     def without(self, source: str) -> "Fusion":
         """Return the same without one source."""
