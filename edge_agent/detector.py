@@ -225,8 +225,8 @@ class Detector:
         self._sensor_count = len(bundle.manifest.sensors)
         self._adapts = bundle.manifest.adaptation != "frozen"
         # A history too short for a claim of rarity has not seen the sensors' whole range either: leaving it proves
-        # nothing, except for a sensor that never moved.
-        short = bundle.manifest.threshold.basis == "margin"
+        # nothing, except for a sensor that never moved, or where a range that is left for good becomes the usual one.
+        short = bundle.manifest.threshold.basis == "margin" and not self._adapts
         self._guarded = self._scaling.constant | (not short)
         budget = bundle.manifest.threshold.alarms_per_week
         interval = bundle.manifest.sampling_interval_seconds

@@ -29,8 +29,9 @@ BIAS_BOUND = 3.0
 SUDDEN_SPAN = 5
 ASPECTS = 3
 """Deviation, shape, range."""
-RANGE_SLACK = 1.25
-"""An excursion is news when it goes a quarter farther beyond the range than those of late."""
+RANGE_SLACK = 1.5
+"""An excursion is news when it goes half as far again beyond the range as those of late; one as far as those is below
+what clears an alarm."""
 LEAST_DEVIATION = 0.3
 """Of the 0.99 quantile: what is usual of late is never smaller, however quiet the machine became."""
 BIAS_GATE = 2.0
