@@ -20,6 +20,7 @@ WINDOW = 8
 MEMORY = 0.9
 CENTRES = np.array([50.0, 6.0])
 SCALES = np.array([2.0, 0.3])
+PERIOD = 25
 
 
 def normal_values(rows: int, seed: int = 0) -> Float32:
@@ -30,6 +31,16 @@ def normal_values(rows: int, seed: int = 0) -> Float32:
     for row in range(1, rows):
         scaled[row] = MEMORY * scaled[row - 1] + noise[row]
     return np.asarray(CENTRES + scaled * SCALES, np.float32)
+
+
+def cycling_values(rows: int, seed: int = 0) -> Float32:
+    """Return the same, its flow going up and down by two of its deviations, always alike."""
+    values = normal_values(rows, seed)
+    turn = 2 * np.pi * np.arange(rows) / PERIOD
+    values[:, 0] = CENTRES[0] + SCALES[0] * (
+        2.0 * np.sin(turn) + 0.1 * (values[:, 0] - CENTRES[0]) / SCALES[0]
+    )
+    return values
 
 
 def _constant(name: str, values: list[int]) -> onnx.TensorProto:
@@ -102,20 +113,28 @@ def _manifest() -> Manifest:
     )
 
 
-def make_small_bundle(directory: Path) -> Bundle:
-    """Write the bundle into `directory`, which is made, and return it."""
+def make_small_bundle(directory: Path, history: Float32 | None = None, adaptation: str = "frozen") -> Bundle:
+    """Write the bundle into `directory`, which is made, and return it.
+
+    Args:
+        directory: that does not exist yet.
+        history: (n, 2) that the first half teaches and the second calibrates; None takes `normal_values`.
+        adaptation: one of `trailing.POLICIES`.
+    """
     directory.mkdir(parents=True)
     _write_graphs(directory)
-    draft = Bundle(directory, _manifest(), untouched_scoring(len(SENSORS)))
-    rows = 3000
-    samples = Samples(np.zeros(rows, np.int64), np.arange(rows), normal_values(rows))
+    values = normal_values(3000) if history is None else history
+    manifest = replace(_manifest(), adaptation=adaptation)
+    draft = Bundle(directory, manifest, untouched_scoring(len(SENSORS)))
+    rows = len(values)
+    samples = Samples(np.zeros(rows, np.int64), np.arange(rows), values)
     found = calibrate(draft, CalibrationHistory(samples, np.arange(rows) >= rows // 2), 1.0)
     bundle = replace(
         draft,
         scoring=found.scoring,
         manifest=replace(draft.manifest, threshold=found.threshold, drift=found.drift),
     )
-    values = normal_values(64, seed=1)
+    values = normal_values(64, seed=1) if history is None else history[-64:]
     golden: dict[str, Any] = {"values": values}
     for mode in ("step", "window"):
         outcomes = open_detector(bundle, mode).process(golden_samples(values))

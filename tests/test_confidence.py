@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.tail import WEEK_SECONDS
-from edge_agent.contract.threshold import TAIL_MARGIN, calibrate_threshold
+from edge_agent.contract.threshold import RARER, calibrate_threshold
 from trainer.confidence import rate_interval, weeks_text
 
 INTERVAL = 60.0
@@ -20,18 +20,18 @@ def test_the_interval_holds_the_true_rate() -> None:
     held = 0
     for seed in range(40):
         limits = calibrate_threshold(_normal(2.0, seed), INTERVAL, 1.0, separation=1)
-        true = WEEK_SECONDS / INTERVAL * np.exp(-limits.value / TAIL_MARGIN)
+        true = WEEK_SECONDS / INTERVAL * np.exp(-limits.value)
         found = rate_interval(limits)
         held += found.low <= true <= found.high
     assert held >= 34
 
 
 def test_more_history_narrows_the_interval() -> None:
-    """Twelve weeks leave less doubt than two, and the interval brackets the budget."""
+    """Twelve weeks leave less doubt than two, and the interval brackets the rate that the threshold stands for."""
     spans = []
     for weeks in (2.0, 12.0):
         found = rate_interval(calibrate_threshold(_normal(weeks, 1), INTERVAL, 1.0, separation=1))
-        assert found.low < 1.0 < found.high
+        assert found.low < 1.0 / RARER < found.high
         assert found.weeks == pytest.approx(weeks, rel=1e-3)
         spans.append(found.high / found.low)
     assert spans[1] < spans[0]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import BundleError
-from edge_agent.contract.types import AlarmEvent, Float32, Outcomes, QualityEvent, Samples
+from edge_agent.contract.scoring import ASPECTS
+from edge_agent.contract.types import AlarmEvent, Float32, Float64, Outcomes, QualityEvent, Samples
 from edge_agent.detector import Detector, DetectorState, load_detector, open_detector
 from tests.tiny_machine import (
     SENSORS,
@@ -266,6 +267,11 @@ def test_no_samples_are_no_fault() -> None:
     assert not outcomes.events
 
 
+def _fused(detector: Detector, statistics: Float64) -> Float64:
+    aspects = detector.scorer.aspects(statistics, np.zeros(len(statistics)))
+    return detector.scorer.fuse(aspects, np.ones(ASPECTS))
+
+
 def test_measuring_is_processing_without_alarms(mode: str) -> None:
     """`measure` gives the forecasts of `process` and statistics that fuse to its own, and opens no alarm."""
     samples = samples_of(faulty_values(200, 100, 150))
@@ -273,7 +279,7 @@ def test_measuring_is_processing_without_alarms(mode: str) -> None:
     detector = load_detector(TINY_BUNDLE, mode)
     forecast, statistics = detector.measure(samples)
     np.testing.assert_array_equal(forecast, outcomes.forecast)
-    fused = detector.scorer.fuse(statistics[WINDOW:100])
+    fused = _fused(detector, statistics[WINDOW:100])
     np.testing.assert_allclose(fused, outcomes.statistic[WINDOW:100], rtol=1e-9)
     assert not detector.state.alarms.active.any()
 
@@ -335,9 +341,7 @@ def test_measuring_masks_as_processing_does(mode: str) -> None:
     outcomes = load_detector(TINY_BUNDLE, mode).process(samples_of(values))
     detector = load_detector(TINY_BUNDLE, mode)
     _, statistics = detector.measure(samples_of(values))
-    np.testing.assert_allclose(
-        detector.scorer.fuse(statistics[WINDOW:]), outcomes.statistic[WINDOW:], rtol=1e-9
-    )
+    np.testing.assert_allclose(_fused(detector, statistics[WINDOW:]), outcomes.statistic[WINDOW:], rtol=1e-9)
     assert not outcomes.events
     passed = load_detector(TINY_BUNDLE, mode).gated(samples_of(values))
     assert np.flatnonzero(np.isnan(passed.values).any(axis=1)).tolist() == list(range(60, 84))

@@ -25,11 +25,11 @@ from edge_agent.history import read_history
 from tests.commands import column, run, table, text, two_assets
 from tests.tiny_machine import START, TINY_BUNDLE, normal_values, samples_of
 from trainer import fit as fitting
-from trainer.calibrate import CalibrationHistory
 from trainer.cleaning import clean
 from trainer.cli import main
 from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_step
 from trainer.model import ForecasterWeights
+from trainer.release import golden_values
 from trainer.training import _KeepBest
 from trainer.verify import TOLERANCE
 
@@ -71,7 +71,7 @@ def test_golden_samples_are_taken_while_the_machine_runs() -> None:
     held_out = np.arange(rows) >= 100
     for running in (100, 300, 480):
         statistic = np.where(np.arange(rows) >= running, 1.0, np.nan)
-        values = fitting._golden_values(CalibrationHistory(samples, held_out), manifest, statistic)
+        values = golden_values(samples, statistic, held_out, manifest.warmup_ticks)
         first = min(max(100, running - manifest.warmup_ticks), rows - len(values))
         np.testing.assert_array_equal(values[:-1], samples.values[first : first + len(values) - 1])
         assert len(values) == manifest.warmup_ticks + 32

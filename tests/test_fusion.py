@@ -66,7 +66,7 @@ def test_a_bundle_keeps_its_fusion(tmp_path: Path) -> None:
     fitted = replace(scoring, fusion=chosen)
     found = write_bundle(Bundle(bundle.directory, bundle.manifest, fitted), golden)
     assert found.scoring.fusion == chosen
-    far_out = replace(ScoringState.zero(1, len(scoring.spans), 2), excess=np.full((1, 1, 2), 5.0))
+    far_out = replace(ScoringState.zero(1, scoring), excess=np.full((1, 1, 2), 5.0))
     everyone = np.ones(2, np.bool_)
     assert Scorer(scoring).guard(far_out, everyone)[0] == 5.0
     assert Scorer(found.scoring).guard(far_out, everyone)[0] == 0.0

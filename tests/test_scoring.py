@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from edge_agent.contract.ewma import deviation, follow, smoothing
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
 from edge_agent.contract.novelty import find_centres, nearest_centre_distance
-from edge_agent.contract.range_guard import range_excess, range_margin
+from edge_agent.contract.range_guard import EXCESS_BOUND, range_excess, range_margin
 from edge_agent.contract.scaling import fit_scaling
-from edge_agent.contract.scoring import Scorer, ScoringModel, ScoringState, fit_scoring
+from edge_agent.contract.scoring import ASPECTS, Scorer, ScoringModel, ScoringState, fit_scoring
 from edge_agent.contract.types import Bool, Float64
 
 WIDTH = 4
@@ -36,11 +36,16 @@ def model() -> ScoringModel:
 
 def _walk(scorer: Scorer, residual: Float64, level: Float64, present: Bool) -> ScoringState:
     """Return the state of one asset after rows (n, F), from nothing."""
-    state = ScoringState.zero(1, len(SPANS), WIDTH)
+    state = ScoringState.zero(1, scorer.model)
     for row in range(len(residual)):
         part = slice(row, row + 1)
         state = scorer.follow(state, residual[part], level[part], present[part])
     return state
+
+
+def _fused(scorer: Scorer, statistics: Float64) -> Float64:
+    """Return the fused statistic where everything is as usual as in the history and no range is left."""
+    return scorer.fuse(scorer.aspects(statistics, np.zeros(len(statistics))), np.ones(ASPECTS))
 
 
 @settings(max_examples=60, deadline=None)
@@ -130,7 +135,7 @@ def test_a_batch_equals_one_by_one(model: ScoringModel) -> None:
     scorer, rng = Scorer(model), np.random.default_rng(3)
     residual, level = rng.normal(size=(20, 7, WIDTH)), rng.normal(size=(20, 7, WIDTH))
     present = rng.random((20, 7, WIDTH)) > 0.2
-    state = ScoringState.zero(7, len(SPANS), WIDTH)
+    state = ScoringState.zero(7, model)
     for row in range(20):
         state = scorer.follow(state, residual[row], level[row], present[row])
     together = scorer.statistics(state, present[-1])
@@ -157,7 +162,7 @@ def test_what_stands_in_a_missing_cell_is_not_used(model: ScoringModel) -> None:
         residual = np.where(present, _normal(25, 5), filler)
         level = np.where(present, _normal(25, 6), filler)
         state = _walk(scorer, residual, level, present)
-        results.append(scorer.fuse(scorer.statistics(state, present[-1:])))
+        results.append(_fused(scorer, scorer.statistics(state, present[-1:])))
         assert np.isfinite(results[-1]).all()
     np.testing.assert_array_equal(results[0], results[1])
 
@@ -165,18 +170,18 @@ def test_what_stands_in_a_missing_cell_is_not_used(model: ScoringModel) -> None:
 def test_one_statistic_alone_cannot_double_the_fused_one(model: ScoringModel) -> None:
     """The fused statistic is a log-mean: its weights sum to 1, and one large statistic moves it by its weight."""
     scorer = Scorer(model)
-    ordinary = np.ones((1, 2 * len(SPANS) + 1))
-    assert scorer.fuse(ordinary)[0] == pytest.approx(1.0)
-    assert scorer.fuse(10 * ordinary)[0] == pytest.approx(10.0)
+    ordinary = np.ones((1, 2 * len(SPANS) + 2))
+    assert _fused(scorer, ordinary)[0] == pytest.approx(1.0)
+    assert _fused(scorer, 10 * ordinary)[0] == pytest.approx(10.0)
     loud = ordinary.copy()
     loud[0, 0] = 20.0
-    assert 1.0 < scorer.fuse(loud)[0] < 2.0
+    assert 1.0 < _fused(scorer, loud)[0] < 2.0
 
 
 def test_normalisers_divide_the_statistics(model: ScoringModel) -> None:
     """A statistic at its own normaliser counts as 1."""
-    scales = np.linspace(0.5, 3.0, 2 * len(SPANS) + 1)
-    assert Scorer(model.normalised(scales)).fuse(scales[None])[0] == pytest.approx(1.0)
+    scales = np.linspace(0.5, 3.0, 2 * len(SPANS) + 2)
+    assert _fused(Scorer(model.normalised(scales)), scales[None])[0] == pytest.approx(1.0)
 
 
 def test_a_sensor_that_is_not_judged_is_only_guarded(model: ScoringModel) -> None:
@@ -200,7 +205,7 @@ def test_the_range_guard_counts_margins() -> None:
     margin = range_margin(low, high)
     assert margin.tolist() == [0.5, 1.0]
     scaled = np.array([[10.0, 5.0], [10.5, 4.0], [-1.0, 1e9]])
-    assert range_excess(scaled, low, high, margin).tolist() == [[0, 0], [1, 1], [2, 4]]
+    assert range_excess(scaled, low, high, margin).tolist() == [[0, 0], [1, 1], [2, EXCESS_BOUND]]
 
 
 def test_novelty_is_zero_at_a_centre_and_ignores_missing_dimensions() -> None:
@@ -240,7 +245,7 @@ def test_scaling_has_a_floor_and_knows_constant_sensors() -> None:
 
 def _bias(model: ScoringModel, deviations: Float64) -> Float64:
     """Return what one sensor's bias is after each of its level's deviations, in standard deviations."""
-    scorer, state = Scorer(model), ScoringState.zero(1, len(SPANS), WIDTH)
+    scorer, state = Scorer(model), ScoringState.zero(1, model)
     present, found = np.ones((1, WIDTH), np.bool_), []
     for deviation_now in deviations:
         level = model.level_centre + model.level_scale * np.r_[deviation_now, np.zeros(WIDTH - 1)]
@@ -266,7 +271,7 @@ def test_a_fault_is_not_learnt(model: ScoringModel) -> None:
 
 def test_a_missing_sensor_keeps_its_bias(model: ScoringModel) -> None:
     """Nothing is learnt from a sensor that is not there."""
-    scorer, state = Scorer(model), ScoringState.zero(1, len(SPANS), WIDTH)
+    scorer, state = Scorer(model), ScoringState.zero(1, model)
     state.bias[...] = 0.7
     nothing = np.full((1, WIDTH), np.nan)
     after = scorer.follow(state, nothing, nothing, np.zeros((1, WIDTH), np.bool_))

@@ -46,7 +46,7 @@ def test_the_same_fault_points_the_same_way(loaded: Detector) -> None:
 def test_strength_does_not_turn_it(loaded: Detector, strength: float, seed: int) -> None:
     """Averages times any factor have the same direction."""
     rng = np.random.default_rng(seed)
-    state = ScoringState.zero(1, len(loaded.bundle.scoring.spans), 3)
+    state = ScoringState.zero(1, loaded.bundle.scoring)
     state.level, state.residual = rng.normal(size=state.level.shape), rng.normal(size=state.level.shape)
     once = directions(loaded.scorer, state)
     state.level, state.residual = strength * state.level, strength * state.residual
@@ -55,7 +55,7 @@ def test_strength_does_not_turn_it(loaded: Detector, strength: float, seed: int)
 
 def test_nothing_has_no_direction(loaded: Detector) -> None:
     """Where nothing deviates the signature is zeros, not noise."""
-    assert not directions(loaded.scorer, ScoringState.zero(2, len(loaded.bundle.scoring.spans), 3)).any()
+    assert not directions(loaded.scorer, ScoringState.zero(2, loaded.bundle.scoring)).any()
 
 
 def test_growth_and_turns_are_news_once() -> None:

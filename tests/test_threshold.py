@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.tail import WEEK_SECONDS, cluster_peaks
-from edge_agent.contract.threshold import TAIL_MARGIN, Threshold, calibrate_threshold
+from edge_agent.contract.threshold import RARER, Threshold, calibrate_threshold
 from edge_agent.contract.types import Float64
 
 INTERVAL = 60.0
@@ -50,7 +50,7 @@ def test_one_more_is_ten_times_rarer() -> None:
     """On the tail, a score of 2 is a tenth of the alarm budget and 3 a hundredth."""
     threshold = _calibrated(30_000, budget=1.0)
     assert threshold.tail is not None
-    values = TAIL_MARGIN * np.array([threshold.tail.value_at(rate) for rate in (0.1, 0.01)])
+    values = np.array([threshold.tail.value_at(rate / RARER) for rate in (0.1, 0.01)])
     np.testing.assert_allclose(threshold.score(values), [2.0, 3.0], atol=1e-6)
 
 

@@ -3,8 +3,8 @@
 With a tail the number of clusters is Poisson and their excesses are generalised Pareto; both are drawn anew from what
 was fitted and fitted again (parametric bootstrap, Efron and Tibshirani 1993), and the rates at the value that the
 budget asks for are ordered. Without one nothing exceeded the threshold, and the interval is that of a Poisson mean of
-which none was seen (Garwood 1936). Both hold for operation like that of the calibration block; what later data adds
-is what the margin over the tail is for.
+which none was seen (Garwood 1936). Both hold for operation like that of the calibration block; for what later data adds
+the threshold is that of a rarer rate than asked (`threshold.RARER`), so the interval lies below the budget.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def weeks_text(weeks: float) -> str:
 
 
 def rate_interval(threshold: Threshold) -> RateInterval:
-    """Return the interval of the rate at a threshold, before the margin for what later data adds."""
+    """Return the interval of the rate at a threshold."""
     weeks = 1.0 / threshold.supported_alarms_per_week
     if threshold.tail is None:
         low, high = poisson_interval(0)

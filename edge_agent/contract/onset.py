@@ -1,10 +1,10 @@
 """Onset: the moment at which what a machine does changes abruptly, told apart from the state it is in.
 
 `d_t = E5(log r)_t - E120(log r)_t`, with `r` the log-mean of the residual distances of the shortest spans over their
-0.99 quantiles and `E` averages of 5 and of 120 samples. An onset is where `d` exceeds 0.4, that is where residuals became
-half as large again as they were over the last minutes, and `r` is beyond its 0.99 quantile. A contrast of a fast and a
-slow average is a change detector (Page 1954, Continuous Inspection Schemes; in this form Lucas and Saccucci 1990); it
-sees a second change inside a long alarm, where the state says only that the alarm lasts.
+0.99 quantiles and `E` averages of 5 and of 120 samples. An onset is where `d` exceeds 0.4, that is where residuals
+became half as large again as they were over the last minutes, and `r` is beyond its 0.99 quantile. A contrast of a fast
+and a slow average is a change detector (Page 1954, Continuous Inspection Schemes; in this form Lucas and Saccucci
+1990); it sees a second change inside a long alarm, where the state says only that the alarm lasts.
 """
 
 from dataclasses import dataclass

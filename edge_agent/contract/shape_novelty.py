@@ -75,12 +75,14 @@ def shape_distances(references: Float32, windows: Float32) -> Float64:
         return found
     own = np.square(references).sum(axis=2)[:, None, :]
     turned = references.transpose(0, 2, 1)
+    every = np.arange(len(references))[:, None]
     for at in range(0, len(windows), _CHUNK):
         part = windows[at : at + _CHUNK].transpose(2, 0, 1)
         part = part - part.mean(axis=2, keepdims=True)
-        square = own - 2.0 * (part @ turned)
-        nearest = square.min(axis=2) + np.square(part).sum(axis=2)
-        found[at : at + _CHUNK] = np.sqrt(np.maximum(nearest, 0.0).T / references.shape[2])
+        nearest = (own - 2.0 * (part @ turned)).argmin(axis=2)
+        # The product finds the nearest quickly; as a distance it would have lost its digits where that is small.
+        apart = (part - references[every, nearest]).astype(np.float64)
+        found[at : at + _CHUNK] = np.sqrt(np.square(apart).mean(axis=2)).T
     return found
 
 

@@ -7,6 +7,7 @@ blocks out of sixty to move it, so that a short excursion does not hide the next
 taken at all, unless the operator's policy is `automatic`.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,8 +115,8 @@ def normalisers_of(aspects: Float64, length: int, least: Float64) -> tuple[Float
         Normalisers (n, G), and the maxima (R, G) of the last blocks.
     """
     blocks = len(aspects) // length
-    whole = aspects[: blocks * length].reshape(blocks, length, -1)
-    maxima = np.asarray(whole.max(axis=1) if blocks else aspects.max(axis=0, keepdims=True), np.float32)
+    first = 0, *range(length, blocks * length, length)
+    maxima = np.maximum.reduceat(aspects[: max(blocks, 1) * length], first, axis=0).astype(np.float32)
     found = np.empty(aspects.shape)
     for number in range(-(-len(aspects) // length)):
         before = maxima[max(0, number - BLOCKS) : number] if number else maxima[:1]
@@ -128,5 +129,5 @@ def _normaliser(maxima: Float32, least: Float64) -> Float64:
     count = maxima.shape[1]
     if not count:
         return np.tile(np.maximum(least, 1.0), (len(maxima), 1))
-    at = min(int(QUANTILE * count), count - 1)
+    at = max(math.ceil(QUANTILE * count) - 1, 0)
     return np.asarray(np.maximum(np.partition(maxima, at, axis=1)[:, at], least), np.float64)

@@ -1,0 +1,123 @@
+"""Laws of onsets: an abrupt change is told within samples, inside a long alarm too, and noise is none."""
+
+import numpy as np
+import pytest
+
+from edge_agent.contract.onset import REST, OnsetState, follow_onsets
+from edge_agent.contract.types import Bool, Float64, Int64
+
+ONE = np.array([0])
+NEVER = np.zeros(1, np.bool_)
+USUAL = 0.5
+SPREAD = 0.25
+"""Of the logarithm of the residual, which puts its 0.99 quantile where a normal history has it, near 1."""
+
+
+def _noise(count: int, seed: int = 0) -> Float64:
+    """Return residuals as in normal operation: about half of the 0.99 quantile, each a little like the one before."""
+    rng = np.random.default_rng(seed)
+    log = np.zeros(count)
+    for row in range(1, count):
+        log[row] = 0.6 * log[row - 1] + 0.8 * rng.normal()
+    return np.asarray(USUAL * np.exp(SPREAD * log))
+
+
+def _onsets(residual: Float64, started: Bool | None = None) -> Int64:
+    """Return the rows that are onsets."""
+    state = OnsetState.zero(1)
+    started = np.zeros(len(residual), np.bool_) if started is None else started
+    found = [
+        follow_onsets(state, ONE, residual[row : row + 1], started[row : row + 1])[0]
+        for row in range(len(residual))
+    ]
+    return np.flatnonzero(found)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_step_is_an_onset_at_once(seed: int) -> None:
+    """Residuals four times as large are an onset within three samples, and one only."""
+    residual = _noise(1000, seed)
+    residual[600:] *= 4.0
+    (found,) = [row for row in _onsets(residual) if row >= 600]
+    assert 600 <= found <= 602
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_second_change_inside_a_long_alarm_is_told(seed: int) -> None:
+    """An alarm that lasts has residuals that are always large; when they rise again, that is an onset."""
+    residual = _noise(1500, seed)
+    residual[300:] *= 4.0
+    residual[1000:] *= 3.0
+    started = np.zeros(1500, np.bool_)
+    started[302] = True
+    found = [row for row in _onsets(residual, started) if row >= 303]
+    assert len(found) == 1
+    assert 1000 <= found[0] <= 1003
+
+
+def test_stationary_noise_has_few() -> None:
+    """In a hundred thousand samples of normal residuals there are at most ten onsets."""
+    assert len(_onsets(_noise(100_000, 3))) <= 10
+
+
+def test_a_slow_rise_is_no_onset() -> None:
+    """What grows by a hundredth of its size in ten samples is the state, which the score tells of."""
+    rise = np.exp(np.linspace(0.0, 3.0, 3000))
+    assert not len(_onsets(USUAL * rise))
+
+
+def test_quiet_that_ends_is_no_onset() -> None:
+    """A machine that stood still and goes on as ever has no onset, however great the ratio to silence is."""
+    residual = np.full(1000, USUAL)
+    residual[300:600] = 1e-9
+    assert not len(_onsets(residual))
+
+
+def test_the_start_of_an_alarm_tells_the_same_change() -> None:
+    """Where an alarm starts with the change there is no onset beside it, nor within a rest after it."""
+    residual = _noise(500, 1)
+    residual[200:] *= 4.0
+    (told,) = [row for row in _onsets(residual) if row >= 200]
+    started = np.zeros(500, np.bool_)
+    started[told] = True
+    assert not [row for row in _onsets(residual, started) if 200 <= row < told + REST]
+
+
+def test_one_change_is_one_onset_and_the_next_is_told_after_a_rest() -> None:
+    """Two changes closer than a rest are one onset; farther apart, with quiet between, they are two."""
+
+    def twice(pause: int) -> int:
+        residual = np.full(2000, USUAL)
+        residual[500:520] = 4.0
+        residual[500 + pause : 520 + pause] = 4.0
+        return len(_onsets(residual))
+
+    assert twice(REST // 2) == 1
+    assert twice(10 * REST) == 2
+
+
+def test_a_batch_equals_one_by_one() -> None:
+    """Assets in any mixture have the onsets and the states that each has alone."""
+    rng = np.random.default_rng(2)
+    residual = np.stack([_noise(600, seed) for seed in range(5)], axis=1)
+    residual[300:, 1:4] *= 5.0
+    started = rng.random((600, 5)) < 0.005
+    together, alone = OnsetState.zero(5), [OnsetState.zero(1) for _ in range(5)]
+    count = 0
+    for row in range(600):
+        assets = rng.permutation(5)[: rng.integers(1, 6)]
+        found = follow_onsets(together, assets, residual[row, assets], started[row, assets])
+        count += int(found.sum())
+        for asset, onset in zip(assets, found, strict=True):
+            one = residual[row, asset : asset + 1], started[row, asset : asset + 1]
+            assert follow_onsets(alone[asset], ONE, *one)[0] == onset
+    assert count >= 3
+    for asset in range(5):
+        for name in ("fast", "slow", "rest", "low"):
+            np.testing.assert_array_equal(getattr(together, name)[asset], getattr(alone[asset], name)[0])
+
+
+def test_nothing_is_an_onset_before_anything_is_known() -> None:
+    """The first samples are no onset, however large; a change after the rest is."""
+    assert not len(_onsets(np.full(REST - 1, 10.0)))
+    assert not follow_onsets(OnsetState.zero(1), ONE, np.array([1e9]), NEVER)[0]

@@ -1,0 +1,138 @@
+"""Laws of what is usual of late: streaming equals the history's way, and a few strange blocks move nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.contract.trailing import (
+    BLOCKS,
+    LEAST_BLOCK,
+    TrailingState,
+    block_rows,
+    follow_blocks,
+    normalisers_of,
+)
+from edge_agent.contract.types import Bool, Float64
+
+LEAST = np.array([0.3, 0.5])
+LENGTH = 5
+ONE = np.array([0])
+
+
+def _rows(count: int, seed: int = 0) -> Float64:
+    """Return aspects (count, 2) as small numbers that a single-precision float holds exactly."""
+    return np.random.default_rng(seed).integers(1, 1000, (count, 2)) / 64.0
+
+
+def _followed(state: TrailingState, rows: Float64, learn: Bool | None = None) -> Float64:
+    """Return the normaliser (n, G) that each row of asset 0 is held against, before it is learnt."""
+    found = []
+    for number, row in enumerate(rows):
+        found.append(state.normaliser[0].copy())
+        taken = np.ones(1, np.bool_) if learn is None else learn[number : number + 1]
+        follow_blocks(state, ONE, row[None], taken, LENGTH, LEAST)
+    return np.asarray(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(before=st.integers(1, 2 * BLOCKS), after=st.integers(1, 400), seed=st.integers(0, 1000))
+def test_streaming_goes_on_where_the_history_ends(before: int, after: int, seed: int) -> None:
+    """After a history of whole blocks, rows one by one have the normalisers that they have as part of the history."""
+    rows = _rows(before * LENGTH + after, seed)
+    known = before * LENGTH
+    _, recent = normalisers_of(rows[:known], LENGTH, LEAST)
+    expected, _ = normalisers_of(rows, LENGTH, LEAST)
+    found = _followed(TrailingState.start(1, recent, LEAST), rows[known:])
+    np.testing.assert_array_equal(found, expected[known:])
+
+
+def test_a_row_is_held_against_the_blocks_before_its_own() -> None:
+    """What a row is held against does not change within its block, whatever stands in it."""
+    rows = _rows(20 * LENGTH)
+    changed = rows.copy()
+    changed[12 * LENGTH : 13 * LENGTH] *= 100.0
+    plain, _ = normalisers_of(rows, LENGTH, LEAST)
+    moved, _ = normalisers_of(changed, LENGTH, LEAST)
+    np.testing.assert_array_equal(moved[: 13 * LENGTH], plain[: 13 * LENGTH])
+    assert (moved[13 * LENGTH] > plain[13 * LENGTH]).all()
+
+
+@pytest.mark.parametrize(("strange", "moves"), [(0, False), (1, False), (3, False), (4, True)])
+def test_three_strange_blocks_of_sixty_move_nothing(strange: int, moves: bool) -> None:
+    """The normaliser stays among the ordinary maxima while at most three blocks of sixty are strange."""
+    rows = _rows(BLOCKS * LENGTH)
+    ordinary = rows.max(axis=0)
+    chosen = np.random.default_rng(1).choice(BLOCKS, strange, replace=False)
+    rows[chosen * LENGTH + 2] = 1000.0
+    state = TrailingState.start(1, normalisers_of(_rows(BLOCKS * LENGTH), LENGTH, LEAST)[1], LEAST)
+    _followed(state, rows)
+    assert bool((state.normaliser[0] > ordinary).all()) == moves
+    assert bool((state.normaliser[0] > 500.0).any()) == moves
+
+
+def test_what_lasts_becomes_usual_and_is_forgotten() -> None:
+    """Sixty blocks later only what they showed counts, both on the way up and on the way down."""
+    quiet, loud = np.full((BLOCKS * LENGTH, 2), 1.0), np.full((BLOCKS * LENGTH, 2), 8.0)
+    state = TrailingState.start(1, np.ones((BLOCKS, 2), np.float32), LEAST)
+    _followed(state, loud)
+    np.testing.assert_array_equal(state.normaliser[0], [8.0, 8.0])
+    _followed(state, quiet)
+    np.testing.assert_array_equal(state.normaliser[0], [1.0, 1.0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.booleans(), min_size=60, max_size=300))
+def test_rows_that_are_not_learnt_leave_no_trace(taken: list[bool]) -> None:
+    """A stream with rows that are not learnt ends in the state of the stream without them."""
+    learn = np.array(taken)
+    rows = _rows(len(learn))
+    rows[~learn] = 1e6
+    with_them, without = (TrailingState.start(1, np.ones((3, 2), np.float32), LEAST) for _ in range(2))
+    _followed(with_them, rows, learn)
+    _followed(without, rows[learn])
+    for name in ("maxima", "filled", "cursor", "running", "rows", "normaliser"):
+        np.testing.assert_array_equal(getattr(with_them, name), getattr(without, name))
+
+
+def test_each_asset_has_its_own() -> None:
+    """Assets taken together, in any order and number, have the states that each has alone."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0.0, 4.0, (200, 4, 2))
+    recent = rng.uniform(0.5, 2.0, (7, 2)).astype(np.float32)
+    together = TrailingState.start(4, recent, LEAST)
+    alone = [TrailingState.start(1, recent, LEAST) for _ in range(4)]
+    for row in rows:
+        assets = rng.permutation(4)[: rng.integers(1, 5)]
+        learn = rng.random(len(assets)) < 0.8
+        follow_blocks(together, assets, row[assets], learn, LENGTH, LEAST)
+        for asset, taken in zip(assets, learn, strict=True):
+            follow_blocks(alone[asset], ONE, row[asset][None], np.array([taken]), LENGTH, LEAST)
+    for asset in range(4):
+        for name in ("maxima", "filled", "cursor", "running", "rows", "normaliser"):
+            np.testing.assert_array_equal(getattr(together, name)[asset], getattr(alone[asset], name)[0])
+
+
+def test_a_normaliser_is_never_smaller_than_its_least() -> None:
+    """However quiet a machine is, what is usual has a floor."""
+    state = TrailingState.start(1, np.full((BLOCKS, 2), 1e-6, np.float32), LEAST)
+    np.testing.assert_array_equal(state.normaliser[0], LEAST)
+    found, _ = normalisers_of(np.full((40, 2), 1e-6), LENGTH, LEAST)
+    np.testing.assert_array_equal(found, np.tile(LEAST, (40, 1)))
+
+
+def test_a_history_shorter_than_a_block_is_held_against_itself() -> None:
+    """Three rows and no whole block: their maximum is what is usual."""
+    rows = _rows(3)
+    found, recent = normalisers_of(rows, LENGTH, LEAST)
+    np.testing.assert_array_equal(found, np.tile(rows.max(axis=0), (3, 1)))
+    np.testing.assert_array_equal(recent, rows.max(axis=0, keepdims=True).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("days", "interval", "rows"), [(14.0, 60.0, 336), (14.0, 1.0, 20_160), (1.0, 3600.0, 50)]
+)
+def test_blocks_span_the_days_that_are_asked_for(days: float, interval: float, rows: int) -> None:
+    """Sixty blocks are as many days of samples, and no block is shorter than an excursion."""
+    assert block_rows(days, interval) == rows
+    assert rows >= LEAST_BLOCK
