@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chi2
 
 from tests.tiny_benchmarks import labelled_case
-from trainer.benchmark.cases import Case, Verdict, Window
+from trainer.benchmark.cases import Case, SensorReport, Verdict, Window
 from trainer.benchmark.plant import RECOVERY_HOURS, Plant, PlantSize, make_plant
 from trainer.benchmark.poisson import poisson_interval
 from trainer.faults import FAULT_KINDS
@@ -66,6 +66,31 @@ def test_an_alarm_that_hangs_from_before_finds_nothing() -> None:
     assert (tally.false, tally.rows, tally.alarmed) == (1, 20, 5)
     assert dict(tally.found) == {"spikes": 1}
     assert (tally.named, tally.named_among_three) == (0, 1)
+
+
+def test_a_dead_sensor_is_found_by_an_event_that_names_it_and_a_sick_machine_is_not() -> None:
+    """A data-quality event finds a fault of the sensor that it names, and no other; in normal operation it is false."""
+    labels = [0] * 10 + [1] * 5 + [0] * 5 + [1] * 5 + [0] * 5 + [1] * 5
+    windows = (
+        Window(10, 14, "sensor_loss", ("a",)),
+        Window(20, 24, "sensor_freeze", ("b",)),
+        Window(30, 34, "leak", ("a",)),
+    )
+    case = labelled_case(labels, windows=windows)
+    silent = np.zeros(len(labels), np.bool_)
+    reports = tuple(
+        SensorReport(row, sensor, "stale") for row, sensor in ((3, "b"), (12, "a"), (22, "a"), (32, "a"))
+    )
+    verdict = Verdict(silent.astype(np.float64), silent, np.empty(0, np.int64), (), quality=reports)
+    tally = Plant().tally(case, verdict)
+    assert dict(tally.found) == {"sensor_loss": 1}
+    assert not tally.alarmed_faults
+    assert (tally.named, tally.named_among_three, tally.false_quality) == (1, 1, 1)
+    figures = Plant().case_figures(tally)
+    assert figures["event_recall"] == pytest.approx(1 / 3)
+    assert figures["alarm_recall"] == 0.0
+    assert figures["top1_sensor"] == 1.0
+    assert figures["false_quality_events_per_week"] == pytest.approx(1 / tally.weeks)
 
 
 def test_rates_of_the_variants_stay_apart() -> None:

@@ -75,6 +75,21 @@ class Case:
 
 
 @dataclass(frozen=True)
+class SensorReport:
+    """One sensor that a data-quality event newly names.
+
+    Attributes:
+        row: of the test part, at which the event comes.
+        sensor: its name.
+        reason: why its readings cannot be trusted.
+    """
+
+    row: int
+    sensor: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a contender makes of the test rows of a case.
 
@@ -85,6 +100,7 @@ class Verdict:
         onsets: (k,) rows at which what the machine does changes abruptly, starts of alarms among them; None where the
             contender tells only the starts.
         sensors: of each event the sensors to blame, first the most; None where the contender blames none.
+        quality: what data-quality events report; None where the contender has no such events.
     """
 
     score: Float64
@@ -92,6 +108,7 @@ class Verdict:
     starts: Int64
     sensors: tuple[tuple[str, ...], ...] | None = None
     onsets: Int64 | None = None
+    quality: tuple[SensorReport, ...] | None = None
 
     @property
     def changes(self) -> Int64:

@@ -1,6 +1,7 @@
 """Our own contender: the daemon's detector, fitted on a case's history and run over its test rows."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import numpy as np
 
 import trainer.fit
 from edge_agent.contract.alarms import AlarmRules
-from edge_agent.contract.types import AlarmEvent, Float32, Int64, Outcomes, Samples
+from edge_agent.contract.types import AlarmEvent, Float32, Int64, Outcomes, QualityEvent, Samples
 from edge_agent.detector import Detector
 from trainer.backend import keras
-from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, Verdict
+from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, SensorReport, Verdict
 from trainer.calibrate import chunks_of
 from trainer.cleaning import Cleaned, Series
 from trainer.fit_options import FitOptions
@@ -119,8 +120,7 @@ def _samples(ticks: Int64, values: Float32) -> Samples:
 def _verdict(case: Case, parts: list[Outcomes]) -> Verdict:
     """Return what the detector said; an alarm that already stood at the first test row has no start."""
     begun: list[AlarmEvent] = [event for part in parts for event in part.events if event.kind == "start"]
-    times = np.array([(event.time - case.phase) / case.interval for event in begun])
-    starts = np.searchsorted(case.test_ticks, np.round(times).astype(np.int64)).astype(np.int64)
+    starts = _rows_at(case, [event.time for event in begun])
     onset = np.flatnonzero(np.concatenate([part.onset for part in parts if part.onset is not None]))
     return Verdict(
         np.concatenate([part.score for part in parts]),
@@ -128,4 +128,24 @@ def _verdict(case: Case, parts: list[Outcomes]) -> Verdict:
         starts,
         tuple(tuple(share.name for share in event.sensors) for event in begun),
         np.union1d(starts, onset),
+        _sensor_reports(case, [event for part in parts for event in part.quality]),
     )
+
+
+def _sensor_reports(case: Case, events: Sequence[QualityEvent]) -> tuple[SensorReport, ...]:
+    """Return the sensors that each event names and the one before did not name for the same reason."""
+    rows = _rows_at(case, [event.time for event in events]).tolist()
+    reports: list[SensorReport] = []
+    known: set[tuple[str, str]] = set()
+    for row, event in zip(rows, events, strict=True):
+        named = {(one.name, one.reason) for one in event.sensors if one.name is not None}
+        now = set() if event.phase == "end" else named
+        reports += [SensorReport(row, *one) for one in sorted(now - known)]
+        known = now
+    return tuple(reports)
+
+
+def _rows_at(case: Case, times: Sequence[float]) -> Int64:
+    """Return the rows of the test part at times in seconds since the epoch."""
+    ticks = np.round((np.array(times) - case.phase) / case.interval).astype(np.int64)
+    return np.searchsorted(case.test_ticks, ticks).astype(np.int64)

@@ -17,6 +17,7 @@ from trainer.benchmark.cases import (
     Figures,
     Labels,
     Plan,
+    SensorReport,
     Suite,
     Verdict,
     Window,
@@ -36,7 +37,10 @@ RECOVERY_HOURS = 6.0
 DRIFT = 0.02
 """Standard deviation of a sensor's drift in a day, as a part of the size of its normal movement."""
 VARIANTS = ("stationary", "drifting")
-_RATES = ("budget_ratio", "time_in_alarm_ratio", "event_recall", "top1_sensor", "top3_sensor")
+_RATES = (
+    "budget_ratio", "time_in_alarm_ratio", "event_recall", "alarm_recall", "top1_sensor", "top3_sensor",
+    "false_quality_events_per_week",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,12 @@ class PlantTally:
         weeks: of normal operation.
         false: alarms that begin in normal operation.
         rows, alarmed: of normal operation, all and those in alarm.
-        faults, found: by kind; a fault is found when an alarm begins while it lasts.
-        named, named_among_three: found faults whose first alarm names a sensor to blame first, or among three;
-            None where the contender names none.
+        faults, found: by kind; a fault is found when an alarm begins while it lasts. That of a sensor is found, too,
+            when a data-quality event names the sensor: a dead sensor is no machine alarm.
+        alarmed_faults: by kind, those found by an alarm.
+        named, named_among_three: found faults whose first alarm names a sensor to blame first, or among three, and
+            those that a data-quality event found; None where the contender names none.
+        false_quality: sensors that data-quality events name in normal operation; None where there are no such events.
     """
 
     variant: str
@@ -72,8 +79,10 @@ class PlantTally:
     alarmed: int
     faults: Counter[str]
     found: Counter[str]
+    alarmed_faults: Counter[str]
     named: int | None
     named_among_three: int | None
+    false_quality: int | None
 
 
 class Plant(Suite):
@@ -89,6 +98,7 @@ class Plant(Suite):
     keys = (*_RATES, *(f"drifting_{key}" for key in _RATES))
     remarks = (
         "A fault counts as found only when an alarm begins while it lasts: one that hangs from before finds nothing.",
+        "A fault of a sensor is found, too, when a data-quality event names the sensor; alarm_recall is without these.",
         "budget_ratio is alarms that begin in normal operation over those that the budget allows.",
     )
     simulated = True
@@ -105,11 +115,10 @@ class Plant(Suite):
     def tally(self, case: Case, verdict: Verdict) -> PlantTally:
         """Count false alarms in normal operation, and faults found."""
         normal = case.scored & (case.labels == 0)
+        reports = verdict.quality or ()
         first_alarm = [_first_start(verdict, window) for window in case.windows]
-        found = [(at, window) for at, window in zip(first_alarm, case.windows, strict=True) if at is not None]
-        named = (
-            None if verdict.sensors is None else [_place(verdict.sensors[at], window) for at, window in found]
-        )
+        reported = [_is_reported(reports, window) for window in case.windows]
+        both = list(zip(case.windows, first_alarm, reported, strict=True))
         return PlantTally(
             case.name,
             float(normal.sum()) * case.interval / WEEK_SECONDS,
@@ -117,9 +126,10 @@ class Plant(Suite):
             int(normal.sum()),
             int((verdict.alarm & normal).sum()),
             Counter(window.kind for window in case.windows),
-            Counter(window.kind for _, window in found),
-            None if named is None else sum(place < 1 for place in named),
-            None if named is None else sum(place < 3 for place in named),
+            Counter(window.kind for window, at, told in both if told or at is not None),
+            Counter(window.kind for window, at, _ in both if at is not None),
+            *_count_named(verdict, both),
+            None if verdict.quality is None else sum(bool(normal[one.row]) for one in reports),
         )
 
     def figures(self, tallies: Sequence[PlantTally]) -> Figures:
@@ -145,6 +155,7 @@ class Plant(Suite):
 
     def _rates(self, tallies: Sequence[PlantTally]) -> Figures:
         found = sum(one.found.total() for one in tallies)
+        faults = sum(one.faults.total() for one in tallies)
         return {
             "budget_ratio": ratio(
                 sum(one.false for one in tallies), ALARMS_PER_WEEK * sum(one.weeks for one in tallies)
@@ -152,9 +163,13 @@ class Plant(Suite):
             "time_in_alarm_ratio": ratio(
                 sum(one.alarmed for one in tallies), sum(one.rows for one in tallies)
             ),
-            "event_recall": ratio(found, sum(one.faults.total() for one in tallies)),
-            "top1_sensor": _named_share([one.named for one in tallies], found),
-            "top3_sensor": _named_share([one.named_among_three for one in tallies], found),
+            "event_recall": ratio(found, faults),
+            "alarm_recall": ratio(sum(one.alarmed_faults.total() for one in tallies), faults),
+            "top1_sensor": _told_ratio([one.named for one in tallies], found),
+            "top3_sensor": _told_ratio([one.named_among_three for one in tallies], found),
+            "false_quality_events_per_week": _told_ratio(
+                [one.false_quality for one in tallies], sum(one.weeks for one in tallies)
+            ),
         }
 
 
@@ -233,9 +248,35 @@ def _place(named: Sequence[str], window: Window) -> int:
     return min((place for place, name in enumerate(named) if name in window.blamed), default=len(named))
 
 
-def _named_share(counts: Sequence[int | None], found: int) -> float | None:
+def _is_reported(reports: Sequence[SensorReport], window: Window) -> bool:
+    """Return whether a data-quality event names the sensor of a sensor's fault while it lasts."""
+    return window.kind in SENSOR_FAULTS and any(
+        window.first <= one.row <= window.last and one.sensor in window.blamed for one in reports
+    )
+
+
+def _count_named(
+    verdict: Verdict, both: Sequence[tuple[Window, int | None, bool]]
+) -> tuple[int | None, int | None]:
+    """Return of how many found faults the sensor is named first, and among three; None where none is ever named.
+
+    Args:
+        verdict: of the contender.
+        both: of each fault its window, the number of its first alarm, and whether data-quality events name its sensor.
+    """
+    if verdict.sensors is None:
+        return None, None
+    places = [
+        0 if told else _place(verdict.sensors[at], window)
+        for window, at, told in both
+        if told or at is not None
+    ]
+    return sum(place < 1 for place in places), sum(place < 3 for place in places)
+
+
+def _told_ratio(counts: Sequence[int | None], whole: float) -> float | None:
     told = [count for count in counts if count is not None]
-    return ratio(sum(told), found) if len(told) == len(counts) else None
+    return ratio(sum(told), whole) if len(told) == len(counts) else None
 
 
 def _pool(tallies: Sequence[PlantTally]) -> dict[str, Any]:
@@ -243,6 +284,7 @@ def _pool(tallies: Sequence[PlantTally]) -> dict[str, Any]:
     expected = ALARMS_PER_WEEK * weeks
     faults = sum((one.faults for one in tallies), Counter[str]())
     found = sum((one.found for one in tallies), Counter[str]())
+    alarmed = sum((one.alarmed_faults for one in tallies), Counter[str]())
     return {
         "normal_weeks": weeks,
         "expected_alarms": expected,
@@ -252,4 +294,5 @@ def _pool(tallies: Sequence[PlantTally]) -> dict[str, Any]:
         else None,
         "confidence": CONFIDENCE,
         "event_recall_by_kind": {kind: ratio(found[kind], faults[kind]) for kind in sorted(faults)},
+        "alarm_recall_by_kind": {kind: ratio(alarmed[kind], faults[kind]) for kind in sorted(faults)},
     }
