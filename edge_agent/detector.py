@@ -310,7 +310,7 @@ class Detector:
         """Run the forecasts and the statistics alone, as calibration needs them; alarms stay as they are.
 
         Returns:
-            Forecasts (n, F) in engineering units and statistics (n, 2S + 2) before they are divided by their
+            Forecasts (n, F) in engineering units and statistics (n, 2S + 4) before they are divided by their
             normalisers; NaN while warming up.
         """
         block, forecast = self._run(samples)

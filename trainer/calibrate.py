@@ -20,6 +20,7 @@ from edge_agent.contract.scoring import ASPECTS, SPANS, Scorer, ScoringModel, fi
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.trailing import BLOCKS, normalisers_of
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
+from edge_agent.contract.variance import VarianceModel
 from edge_agent.detector import Detector, open_detector
 from trainer.trimming import ordinary_rows
 
@@ -85,7 +86,7 @@ def untouched_scoring(width: int, fusion: Fusion | None = None) -> ScoringModel:
     zeros, ones, eye = np.zeros(width), np.ones(width), np.eye(width)
     return ScoringModel(
         (1,), zeros, ones, eye, zeros, ones, eye, np.zeros((1, 2 * width)), zeros - 1e30, zeros + 1e30,
-        np.ones(width, np.bool_), np.ones(4), fusion=fusion or Fusion(),
+        np.ones(width, np.bool_), VarianceModel.unknown(width), np.ones(6), fusion=fusion or Fusion(),
     )  # fmt: skip
 
 
@@ -202,7 +203,7 @@ def _trimmed(
     """Measure all rows, leave out those that stand apart, and measure again with what the others teach.
 
     Args:
-        measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 2) of all.
+        measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 4) of all.
         rows: n.
         trimming: False keeps all.
         on_rows: told how many rows were done, the first time; whether there is a second is not known before.
@@ -276,7 +277,7 @@ def _judged(
     alarms_per_week: float,
     trimmed: int = 0,
 ) -> Calibrated:
-    """Turn the statistics (n, 2S + 2) of rows that count, NaN elsewhere, into normalisers and a threshold."""
+    """Turn the statistics (n, 2S + 4) of rows that count, NaN elsewhere, into normalisers and a threshold."""
     usable = np.isfinite(statistics[:, :-1]).all(axis=1)
     if usable.sum() < LEAST_ROWS:
         raise HistoryError(
@@ -312,7 +313,7 @@ def _drift(
 
 
 def _normalisers(statistics: Float64) -> Float64:
-    """Return (2S + 2,) the 0.99 quantile of each statistic; 1 for a shape that is never judged."""
+    """Return (2S + 4,) the 0.99 quantile of each statistic; 1 for a shape that is never judged."""
     found = np.quantile(statistics[:, :-1], 0.99, axis=0)
     shape = statistics[np.isfinite(statistics[:, -1]), -1]
     # A shape is scaled by its own model already, and must not be lifted to a quantile below what is worth an alarm.
@@ -333,7 +334,7 @@ def against_usual(
 
     Args:
         scoring: with its normalisers.
-        statistics: (n, 2S + 2) in order, asset by asset; NaN in rows that have none.
+        statistics: (n, 2S + 4) in order, asset by asset; NaN in rows that have none.
         asset: (n,).
         length: of a block, from `usual_rows`.
 
@@ -371,7 +372,7 @@ def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None)
         on_rows: told how many rows were done.
 
     Returns:
-        Forecasts (n, F) in engineering units and statistics (n, 2S + 2), see `Detector.measure`.
+        Forecasts (n, F) in engineering units and statistics (n, 2S + 4), see `Detector.measure`.
     """
     forecast = np.empty(samples.values.shape, np.float32)
     statistics = np.empty((len(samples), len(detector.bundle.scoring.normalisers)))

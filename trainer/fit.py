@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
-from edge_agent.contract.fusion import Fusion
+from edge_agent.contract.fusion import SLOW_SOURCES, Fusion
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import block_rows
@@ -227,10 +227,10 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
 
 def _fusion(plan: Plan, adaptation: str) -> Fusion:
     """Return how statistics are fused: the levels of a short history count less, unless they adapt."""
-    fusion, levels = plan.options.parts.fusion, ("level", "novelty")
+    fusion = plan.options.parts.fusion
     shortest = min(len(series.ticks) for series in plan.cleaned.series)
     short = adaptation == "frozen" and shortest < SHORT_HISTORY
-    known = any(fusion.weight(name) for name in fusion.weights if name not in levels)
+    known = any(fusion.weight(name) for name in fusion.weights if name not in SLOW_SOURCES)
     return fusion.trusting_levels(shortest / SHORT_HISTORY) if short and known else fusion
 
 

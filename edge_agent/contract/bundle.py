@@ -26,6 +26,7 @@ from edge_agent.contract.shape_novelty import WINDOW, ShapeModel
 from edge_agent.contract.tail import Tail
 from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import BLOCKS, LEAST_BLOCK, POLICIES
+from edge_agent.contract.variance import VarianceModel
 
 CONTRACT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -314,6 +315,7 @@ def _scoring_arrays(model: ScoringModel) -> dict[str, Any]:
         "spans": np.asarray(model.spans),
         "fusion": np.asarray(json.dumps(asdict(model.fusion))),
         **{f"shapes.{item.name}": getattr(model.shapes, item.name) for item in fields(ShapeModel)},
+        **{f"variance.{item.name}": getattr(model.variance, item.name) for item in fields(VarianceModel)},
     }
 
 
@@ -325,11 +327,16 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
             spans = tuple(int(span) for span in stored["spans"])
             fusion = Fusion(**json.loads(str(stored["fusion"]))) if "fusion" in stored.files else Fusion()
             shapes = ShapeModel(**{item.name: stored[f"shapes.{item.name}"] for item in fields(ShapeModel)})
-    except (OSError, ValueError, KeyError, TypeError) as reason:
+            squares = [int(span) for span in stored["variance.spans"]]
+            variance = VarianceModel(
+                (squares[0], squares[1]), stored["variance.centre"], stored["variance.scale"]
+            )
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as reason:
         raise BundleError(f"{path}: not a scoring model ({reason})") from reason
     width = len(manifest.sensors)
     if arrays["level_centre"].shape != (width,) or not all(
-        math.isfinite(float(np.sum(array))) for array in (*arrays.values(), shapes.references, shapes.scale)
+        math.isfinite(float(np.sum(array)))
+        for array in (*arrays.values(), shapes.references, variance.centre)
     ):
         raise BundleError(f"{path}: must hold finite arrays for {width} sensors")
     known = len(shapes.sensors)
@@ -339,7 +346,13 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
         )
     if arrays["recent"].shape[1:] != (ASPECTS,) or len(arrays["recent"]) > BLOCKS:
         raise BundleError(f"{path}: recent: must hold at most {BLOCKS} maxima of {ASPECTS} aspects")
-    return ScoringModel(spans=spans, fusion=fusion, shapes=shapes, **arrays)
+    if (
+        variance.centre.shape != (2, width)
+        or variance.scale.shape != (2, width)
+        or variance.scale.min() <= 0.0
+    ):
+        raise BundleError(f"{path}: variance: must hold two centres, and scales above 0, for {width} sensors")
+    return ScoringModel(spans=spans, fusion=fusion, shapes=shapes, variance=variance, **arrays)
 
 
 def _sha256(path: Path) -> str:

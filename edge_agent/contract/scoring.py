@@ -17,6 +17,8 @@ from edge_agent.contract.novelty import find_centres, nearest_centre_distance
 from edge_agent.contract.range_guard import GUARD_SPAN, range_excess, range_margin
 from edge_agent.contract.shape_novelty import WINDOW, ShapeModel, fit_shapes, shape_statistic
 from edge_agent.contract.types import Bool, Float32, Float64, Int64
+from edge_agent.contract.variance import SPANS as VARIANCE_SPANS
+from edge_agent.contract.variance import VarianceModel, fit_variance, follow_squares, variance_statistic
 
 SPANS = (1, 5, 15, 60)
 NOVELTY_SPAN = 5
@@ -55,7 +57,8 @@ class ScoringModel:
         centres: (K, 2F) of [level, residual].
         low, high: (F,) range seen.
         judged: (F,) sensors that the distances use; constant ones are only range-guarded.
-        normalisers: (2S + 2,) 0.99 quantiles; ones before calibration.
+        variance: of the residuals.
+        normalisers: (2S + 4,) 0.99 quantiles; ones before calibration.
         shapes: of normal operation.
         recent: (R, 3) block maxima of the aspects at the end of the history, see `trailing`.
         fusion: how the statistics become one.
@@ -72,6 +75,7 @@ class ScoringModel:
     low: Float64
     high: Float64
     judged: Bool
+    variance: VarianceModel
     normalisers: Float64
     shapes: ShapeModel = field(default_factory=ShapeModel.none)
     recent: Float32 = field(default_factory=lambda: np.ones((1, ASPECTS), np.float32))
@@ -80,7 +84,8 @@ class ScoringModel:
     @property
     def sources(self) -> tuple[str, ...]:
         """Return the source of each statistic, in the order of `Scorer.statistics`."""
-        return ("residual",) * len(self.spans) + ("level",) * len(self.spans) + ("novelty", "shape")
+        spans = len(self.spans)
+        return (*("residual",) * spans, *("level",) * spans, *("variance",) * 2, "novelty", "shape")
 
     @property
     def least(self) -> Float64:
@@ -118,7 +123,8 @@ def fit_scoring(
         low,
         high,
         judged,
-        np.ones(2 * len(spans) + 2),
+        VarianceModel.unknown(width),
+        np.ones(2 * len(spans) + 4),
         fusion=fusion or Fusion(),
     )
     u = bounded((residual - model.residual_centre) / model.residual_scale)
@@ -134,6 +140,9 @@ def fit_scoring(
         model,
         residual_correlation=shrunk_correlation(np.where(present, u, np.nan)),
         level_correlation=shrunk_correlation(np.where(present, v, np.nan)),
+        variance=fit_variance(
+            np.where(present, u, 0.0), present, tuple(min(span, max(spans)) for span in VARIANCE_SPANS)
+        ),
         centres=find_centres(states[min(4 * NOVELTY_SPAN, len(states) - 1) :]),
         shapes=fit_shapes(level, run, judged) if model.fusion.weight("shape") else ShapeModel.none(),
     )
@@ -158,6 +167,7 @@ class ScoringState:
         bias: (A, 1, F) how far the levels have slowly drifted from those of training, standard deviations.
         window: (A, W, M) the last readings of the sensors whose shape is judged, scaled units, the newest last.
         heard: (A,) samples in `window`, at most W.
+        square: (A, 2, F) mean squares of the residuals.
     """
 
     residual: Float64
@@ -166,6 +176,7 @@ class ScoringState:
     bias: Float64
     window: Float32
     heard: Int64
+    square: Float64
 
     @staticmethod
     def zero(assets: int, model: ScoringModel) -> "ScoringState":
@@ -181,6 +192,7 @@ class ScoringState:
             np.zeros(single),
             window,
             np.zeros(assets, np.int64),
+            np.ones((assets, 2, sensors)),
         )
 
     def take(self, rows: Int64) -> "ScoringState":
@@ -238,6 +250,7 @@ class Scorer:
             np.clip(drifted, np.minimum(state.bias, -BIAS_BOUND), np.maximum(state.bias, BIAS_BOUND)),
             self._next_window(state.window, level, present),
             np.minimum(state.heard + 1, WINDOW),
+            follow_squares(state.square, u, judged, model.variance.spans),
         )
 
     def _next_window(self, window: Float32, level: Float64, present: Bool) -> Float32:
@@ -261,7 +274,7 @@ class Scorer:
         return fresh
 
     def statistics(self, state: ScoringState, present: Bool) -> Float64:
-        """Return (n, 2S + 2): residual distance a span, level distance a span, novelty of state and of shape.
+        """Return (n, 2S + 4): residual distance a span, level distance a span, variance, novelty of state, of shape.
 
         The last is NaN where no shape can be judged: no sensor's shapes recur, or the window is not full yet.
         """
@@ -272,9 +285,9 @@ class Scorer:
         novelty = nearest_centre_distance(
             vector, self.model.centres, np.concatenate([judged, judged], axis=1)
         )
-        return np.concatenate(
-            [residual, level, novelty[:, None], self._shape(state, judged)[:, None]], axis=1
-        )
+        variance = variance_statistic(self.model.variance, state.square, judged)
+        shape = self._shape(state, judged)
+        return np.concatenate([residual, level, variance, novelty[:, None], shape[:, None]], axis=1)
 
     def _shape(self, state: ScoringState, judged: Bool) -> Float64:
         shapes = self.model.shapes
@@ -288,7 +301,7 @@ class Scorer:
         """Return (n, 3) deviation, shape and range; the shape is NaN where it cannot be judged.
 
         Args:
-            statistics: (n, 2S + 2).
+            statistics: (n, 2S + 4).
             guard: (n,) from `guard`.
         """
         ratios = statistics / self.model.normalisers

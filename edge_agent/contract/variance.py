@@ -1,0 +1,64 @@
+"""Variance on both sides: whether a sensor became noisier, or quieter, than it was in normal operation.
+
+`v_t = v_{t-1} + a (min(u_t, 8)^2 - v_{t-1})` is the exponentially weighted mean square of the standardised residual
+(MacGregor and Harris 1993, The Exponentially Weighted Moving Variance). Its logarithm is about normal: the statistic is
+`|log v - centre| / scale`, root mean square over the sensors, for spans of 15 and 60. A mean that does not move hides
+a bearing that begins to rattle and a valve that sticks; both show here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_agent.contract.ewma import follow, smoothing
+from edge_agent.contract.types import Bool, Float64
+
+SPANS = (15, 60)
+LEAST_SPREAD = 0.1
+"""Of the logarithm: a smaller one is a history that is too short to know its own."""
+LEAST_SQUARE = 1e-3
+BOUND = 8.0
+"""One sensor's part is at most this many standard deviations: one that froze must not hide the rest."""
+
+
+@dataclass(frozen=True)
+class VarianceModel:
+    """The logarithm of the mean square in normal operation.
+
+    Attributes:
+        spans: V EWMA spans in samples.
+        centre, scale: (V, F) its median and standard deviation.
+    """
+
+    spans: tuple[int, ...]
+    centre: Float64
+    scale: Float64
+
+    @staticmethod
+    def unknown(sensors: int) -> "VarianceModel":
+        """Return a model that has learnt nothing."""
+        shape = (len(SPANS), sensors)
+        return VarianceModel(SPANS, np.zeros(shape), np.ones(shape))
+
+
+def follow_squares(square: Float64, u: Float64, present: Bool, spans: tuple[int, ...]) -> Float64:
+    """Return the mean squares (B, V, F) after one more standardised residual (B, F) of each asset."""
+    return follow(square, u * u, present, smoothing(spans))
+
+
+def variance_statistic(model: VarianceModel, square: Float64, judged: Bool) -> Float64:
+    """Return (n, V) of mean squares (n, V, F) over the sensors that are `judged` (n, F)."""
+    deviation = np.abs(np.log(np.maximum(square, LEAST_SQUARE)) - model.centre) / model.scale
+    parts = np.where(judged[:, None, :], np.minimum(deviation, BOUND) ** 2, 0.0)
+    return np.asarray(np.sqrt(parts.sum(axis=2) / np.maximum(judged.sum(axis=1), 1)[:, None]))
+
+
+def fit_variance(u: Float64, present: Bool, spans: tuple[int, ...]) -> VarianceModel:
+    """Learn from standardised residuals (n, F) of normal data in order, of which `present` (n, F) count."""
+    square = np.ones((1, len(spans), u.shape[1]))
+    logs = np.empty((len(u), *square.shape[1:]))
+    for row in range(len(u)):
+        square = follow_squares(square, u[row : row + 1], present[row : row + 1], spans)
+        logs[row] = np.log(np.maximum(square[0], LEAST_SQUARE))
+    settled = logs[min(max(spans), len(logs) // 2) :]
+    return VarianceModel(spans, np.median(settled, axis=0), np.maximum(settled.std(axis=0), LEAST_SPREAD))
