@@ -39,7 +39,7 @@ from edge_agent.contract.maintenance import MaintenanceState, in_maintenance
 from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.onset import OnsetState, follow_onsets
 from edge_agent.contract.quality_state import QualityState
-from edge_agent.contract.scoring import ASPECTS, Scorer, ScoringState
+from edge_agent.contract.scoring import ASPECTS, NOTHING_USUAL, Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
 from edge_agent.contract.signature import ReportedState, changed, directions
 from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
@@ -513,7 +513,7 @@ class Detector:
             aspects[position] = self.scorer.aspects(statistics, guard)
             sudden[position] = self.scorer.sudden(statistics)
             if not self._adapts:
-                statistic = self._against_usual(aspects, np.ones(ASPECTS))
+                statistic = self._against_usual(aspects, NOTHING_USUAL)
                 score = threshold.score(statistic)
             offset = 0
             for number, rows in enumerate(block.asset):

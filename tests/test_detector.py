@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import BundleError
-from edge_agent.contract.scoring import ASPECTS
+from edge_agent.contract.scoring import NOTHING_USUAL
 from edge_agent.contract.types import AlarmEvent, Float32, Float64, Outcomes, QualityEvent, Samples
 from edge_agent.detector import Detector, DetectorState, load_detector, open_detector
 from tests.tiny_machine import (
@@ -269,7 +269,7 @@ def test_no_samples_are_no_fault() -> None:
 
 def _fused(detector: Detector, statistics: Float64) -> Float64:
     aspects = detector.scorer.aspects(statistics, np.zeros(len(statistics)))
-    return detector.scorer.fuse(aspects, np.ones(ASPECTS))
+    return detector.scorer.fuse(aspects, NOTHING_USUAL)
 
 
 def test_measuring_is_processing_without_alarms(mode: str) -> None:

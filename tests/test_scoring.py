@@ -12,7 +12,7 @@ from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correla
 from edge_agent.contract.novelty import find_centres, nearest_centre_distance
 from edge_agent.contract.range_guard import EXCESS_BOUND, range_excess, range_margin
 from edge_agent.contract.scaling import fit_scaling
-from edge_agent.contract.scoring import ASPECTS, Scorer, ScoringModel, ScoringState, fit_scoring
+from edge_agent.contract.scoring import NOTHING_USUAL, Scorer, ScoringModel, ScoringState, fit_scoring
 from edge_agent.contract.types import Bool, Float64
 
 WIDTH = 4
@@ -45,7 +45,7 @@ def _walk(scorer: Scorer, residual: Float64, level: Float64, present: Bool) -> S
 
 def _fused(scorer: Scorer, statistics: Float64) -> Float64:
     """Return the fused statistic where everything is as usual as in the history and no range is left."""
-    return scorer.fuse(scorer.aspects(statistics, np.zeros(len(statistics))), np.ones(ASPECTS))
+    return scorer.fuse(scorer.aspects(statistics, np.zeros(len(statistics))), NOTHING_USUAL)
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ from edge_agent.contract.bundle import Bundle, Manifest
 from edge_agent.contract.drift import DriftModel, fit_drift
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.fusion import Fusion
-from edge_agent.contract.scoring import ASPECTS, SPANS, Scorer, ScoringModel, fit_scoring
+from edge_agent.contract.scoring import NOTHING_USUAL, SPANS, Scorer, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.trailing import BLOCKS, normalisers_of
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
@@ -346,8 +346,8 @@ def against_usual(
     scorer = Scorer(scoring)
     aspects = scorer.aspects(statistics[usable], np.zeros(int(usable.sum())))
     if not length:
-        fused[usable] = scorer.fuse(aspects, np.ones(ASPECTS))
-        return fused, np.ones((1, ASPECTS), np.float32)
+        fused[usable] = scorer.fuse(aspects, NOTHING_USUAL)
+        return fused, NOTHING_USUAL[None].astype(np.float32)
     normaliser, recent = np.empty(aspects.shape), []
     assets = np.unique(asset[usable])
     for one in assets:

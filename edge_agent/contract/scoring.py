@@ -31,9 +31,8 @@ BIAS_BOUND = 3.0
 SUDDEN_SPAN = 5
 ASPECTS = 3
 """Deviation, shape, range."""
-RANGE_SLACK = 1.5
-"""An excursion is news when it goes half as far again beyond the range as those of late; one as far as those is below
-what clears an alarm."""
+NOTHING_USUAL: Float64 = np.array([1.0, 1.0, 0.0])
+"""What is usual where nothing adapts: the 0.99 quantiles, and no excursion beyond the range."""
 LEAST_DEVIATION = 0.3
 """Of the 0.99 quantile: what is usual of late is never smaller, however quiet the machine became."""
 BIAS_GATE = 2.0
@@ -78,7 +77,7 @@ class ScoringModel:
     variance: VarianceModel
     normalisers: Float64
     shapes: ShapeModel = field(default_factory=ShapeModel.none)
-    recent: Float32 = field(default_factory=lambda: np.ones((1, ASPECTS), np.float32))
+    recent: Float32 = field(default_factory=lambda: NOTHING_USUAL[None].astype(np.float32))
     fusion: Fusion = field(default_factory=Fusion)
 
     @property
@@ -90,7 +89,7 @@ class ScoringModel:
     @property
     def least(self) -> Float64:
         """Return (3,) how small what is usual of late may become, of each aspect."""
-        return np.array([LEAST_DEVIATION, self.shapes.least, 1.0 / RANGE_SLACK])
+        return np.array([LEAST_DEVIATION, self.shapes.least, 0.0])
 
     def normalised(self, normalisers: Float64) -> "ScoringModel":
         """Return the model with each statistic's own 0.99 quantile."""
@@ -327,8 +326,8 @@ class Scorer:
         return np.asarray(np.exp((log * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)))
 
     def news(self, aspects: Float64, normaliser: Float64) -> Float64:
-        """Return (n,) how far the range is left, 1 where that is news, over what is usual of late."""
-        return np.asarray(aspects[:, 2] / np.maximum(1.0, RANGE_SLACK * normaliser[..., 2]))
+        """Return (n,) how many margins farther beyond the range than of late; 1 is news."""
+        return np.asarray(np.maximum(aspects[:, 2] - normaliser[..., 2], 0.0))
 
     def guard(self, state: ScoringState, guarded: Bool) -> Float64:
         """Return (n,) the largest smoothed range excess of the `guarded` (F,) sensors.

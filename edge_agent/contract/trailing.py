@@ -128,6 +128,6 @@ def _normaliser(maxima: Float32, least: Float64) -> Float64:
     """Return (A, G) of block maxima (A, R, G)."""
     count = maxima.shape[1]
     if not count:
-        return np.tile(np.maximum(least, 1.0), (len(maxima), 1))
+        return np.tile(least, (len(maxima), 1))
     at = max(math.ceil(QUANTILE * count) - 1, 0)
     return np.asarray(np.maximum(np.partition(maxima, at, axis=1)[:, at], least), np.float64)

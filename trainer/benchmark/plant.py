@@ -267,7 +267,7 @@ def _count_named(
     if verdict.sensors is None:
         return None, None
     places = [
-        0 if told else _place(verdict.sensors[at], window)
+        0 if told or at is None else _place(verdict.sensors[at], window)
         for window, at, told in both
         if told or at is not None
     ]
