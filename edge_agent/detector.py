@@ -498,7 +498,7 @@ class Detector:
         count = len(samples)
         statistic, score = np.full(count, np.nan), np.full(count, np.nan)
         time = self.bundle.manifest.axis.time_of(samples.tick)
-        alarm = np.zeros(count, np.bool_)
+        alarm = self.state.alarms.active[samples.asset]
         factor, drift, sudden = (np.full(count, np.nan) for _ in range(3))
         onset = np.zeros(count, np.bool_)
         events: list[AlarmEvent] = []
@@ -543,8 +543,8 @@ class Detector:
         events += self._stop_alarms(block, len(block.asset))
         off = np.zeros(count, np.bool_)
         off[np.concatenate([*block.resting, np.empty(0, np.int64)])] = True
-        unscored = ~np.isfinite(score) & ~off
-        alarm[unscored] = self.state.alarms.active[samples.asset[unscored]]
+        alarm[off] = False
+        _carry(alarm, samples.asset, np.isfinite(score) | off)
         return Outcomes(
             samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality,
             off=None if self._off is None else off,
@@ -757,6 +757,17 @@ class Detector:
         return SensorShare(
             sensor.name, sensor.unit, share, None if missing else actual, expected, direction, moving
         )
+
+
+def _carry(alarm: Bool, asset: Int64, known: Bool) -> None:
+    """Give samples without a score the alarm (n,) of the sample of their asset before them, if that is of this call."""
+    if known.all():
+        return
+    order = np.argsort(asset, kind="stable")
+    place = np.arange(len(order))
+    last = np.maximum.accumulate(np.where(known[order], place, -1))
+    first = np.searchsorted(asset[order], asset[order])
+    alarm[order] = alarm[order[np.where(last >= first, last, place)]]
 
 
 def open_detector(bundle: Bundle, inference: str | None = None, provider: str = "cpu") -> Detector:
