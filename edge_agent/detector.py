@@ -280,6 +280,9 @@ class Detector:
         self._start_over(assets)
         self.state.last_tick[assets] = UNSET
         self.state.quality.put(assets, QualityState.zero(len(assets), self._sensor_count))
+        scoring, count = self.bundle.scoring, len(assets)
+        _replace(self.state.trailing, TrailingState.start(count, scoring.recent, scoring.least), assets)
+        _replace(self.state.onsets, OnsetState.zero(count), assets)
         self._forget_drift(assets)
 
     def accept_as_normal(self, assets: Int64) -> None:
@@ -289,9 +292,7 @@ class Detector:
         self._forget_drift(assets)
 
     def _forget_drift(self, assets: Int64) -> None:
-        fresh = DriftState.zero(len(assets), self._sensor_count)
-        for item in fields(fresh):
-            getattr(self.state.drift, item.name)[assets] = getattr(fresh, item.name)
+        _replace(self.state.drift, DriftState.zero(len(assets), self._sensor_count), assets)
 
     def gated(self, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
@@ -757,6 +758,16 @@ class Detector:
         return SensorShare(
             sensor.name, sensor.unit, share, None if missing else actual, expected, direction, moving
         )
+
+
+def _replace(
+    state: TrailingState | OnsetState | DriftState,
+    fresh: TrailingState | OnsetState | DriftState,
+    assets: Int64,
+) -> None:
+    """Put the rows (B, …) of a fresh state in place of those of assets (B,)."""
+    for item in fields(fresh):
+        getattr(state, item.name)[assets] = getattr(fresh, item.name)
 
 
 def _carry(alarm: Bool, asset: Int64, known: Bool) -> None:
