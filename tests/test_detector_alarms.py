@@ -93,7 +93,7 @@ def test_a_deviation_too_small_is_held_back_until_it_grows() -> None:
     assert opener.actual is not None
     assert opener.expected is not None
     assert abs(opener.actual - opener.expected) >= 1.3 > abs(_deviation(loose[0]))
-    assert detector.held_back == {"cool_down": 0, "minimum_deviation": 1}
+    assert detector.held_back == {"cool_down": 0, "minimum_deviation": 2}
 
 
 def _deviation(event: AlarmEvent) -> float:
