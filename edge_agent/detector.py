@@ -280,6 +280,9 @@ class Detector:
         self._start_over(assets)
         self.state.last_tick[assets] = UNSET
         self.state.quality.put(assets, QualityState.zero(len(assets), self._sensor_count))
+        scoring, count = self.bundle.scoring, len(assets)
+        _replace(self.state.trailing, TrailingState.start(count, scoring.recent, scoring.least), assets)
+        _replace(self.state.onsets, OnsetState.zero(count), assets)
         self._forget_drift(assets)
 
     def accept_as_normal(self, assets: Int64) -> None:
@@ -289,9 +292,7 @@ class Detector:
         self._forget_drift(assets)
 
     def _forget_drift(self, assets: Int64) -> None:
-        fresh = DriftState.zero(len(assets), self._sensor_count)
-        for item in fields(fresh):
-            getattr(self.state.drift, item.name)[assets] = getattr(fresh, item.name)
+        _replace(self.state.drift, DriftState.zero(len(assets), self._sensor_count), assets)
 
     def gated(self, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
@@ -498,7 +499,7 @@ class Detector:
         count = len(samples)
         statistic, score = np.full(count, np.nan), np.full(count, np.nan)
         time = self.bundle.manifest.axis.time_of(samples.tick)
-        alarm = np.zeros(count, np.bool_)
+        alarm = self.state.alarms.active[samples.asset]
         factor, drift, sudden = (np.full(count, np.nan) for _ in range(3))
         onset = np.zeros(count, np.bool_)
         events: list[AlarmEvent] = []
@@ -543,8 +544,8 @@ class Detector:
         events += self._stop_alarms(block, len(block.asset))
         off = np.zeros(count, np.bool_)
         off[np.concatenate([*block.resting, np.empty(0, np.int64)])] = True
-        unscored = ~np.isfinite(score) & ~off
-        alarm[unscored] = self.state.alarms.active[samples.asset[unscored]]
+        alarm[off] = False
+        _carry(alarm, samples.asset, np.isfinite(score) | off)
         return Outcomes(
             samples.asset, samples.tick, time, score, statistic, alarm, forecast, events, block.quality,
             off=None if self._off is None else off,
@@ -757,6 +758,27 @@ class Detector:
         return SensorShare(
             sensor.name, sensor.unit, share, None if missing else actual, expected, direction, moving
         )
+
+
+def _replace(
+    state: TrailingState | OnsetState | DriftState,
+    fresh: TrailingState | OnsetState | DriftState,
+    assets: Int64,
+) -> None:
+    """Put the rows (B, …) of a fresh state in place of those of assets (B,)."""
+    for item in fields(fresh):
+        getattr(state, item.name)[assets] = getattr(fresh, item.name)
+
+
+def _carry(alarm: Bool, asset: Int64, known: Bool) -> None:
+    """Give samples without a score the alarm (n,) of the sample of their asset before them, if that is of this call."""
+    if known.all():
+        return
+    order = np.argsort(asset, kind="stable")
+    place = np.arange(len(order))
+    last = np.maximum.accumulate(np.where(known[order], place, -1))
+    first = np.searchsorted(asset[order], asset[order])
+    alarm[order] = alarm[order[np.where(last >= first, last, place)]]
 
 
 def open_detector(bundle: Bundle, inference: str | None = None, provider: str = "cpu") -> Detector:

@@ -8,7 +8,7 @@ import pytest
 from edge_agent.contract.errors import HistoryError
 from tests.tiny_benchmarks import SMAP_ROWS, labelled_case, said, write_smap
 from trainer.benchmark.cases import Window
-from trainer.benchmark.smap import Smap
+from trainer.benchmark.smap import DAY_TICKS, Smap
 
 LABELS = [0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
 WINDOWS = (Window(2, 3), Window(6, 7))
@@ -44,12 +44,12 @@ def test_silence_has_no_precision() -> None:
 
 
 def test_channels_are_read_with_the_sequences_of_all_their_lines(tmp_path: Path) -> None:
-    """A channel named twice is one case with both sequences; only the telemetry value is read."""
+    """A channel named twice is one case with both sequences; only the telemetry is read, its test part a day later."""
     write_smap(tmp_path)
     first, second = (plan.make(0) for plan in Smap().plans(tmp_path, quick=False))
     assert first.history_values.shape == (SMAP_ROWS[0], 1)
     assert first.test_values.shape == (SMAP_ROWS[1], 1)
-    assert first.test_ticks[0] == first.history_ticks[-1] + 1
+    assert first.test_ticks[0] == first.history_ticks[-1] + 1 + DAY_TICKS
     assert [(one.first, one.last) for one in second.windows] == [(200, 229), (205, 235)]
     assert np.flatnonzero(second.labels).tolist() == list(range(200, 236))
 

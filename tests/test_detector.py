@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.scoring import NOTHING_USUAL
 from edge_agent.contract.types import AlarmEvent, Float32, Float64, Outcomes, QualityEvent, Samples
-from edge_agent.detector import Detector, DetectorState, load_detector, open_detector
+from edge_agent.detector import RESUMING, Detector, DetectorState, load_detector, open_detector
 from tests.tiny_machine import (
     SENSORS,
     START,
@@ -178,24 +178,48 @@ def test_a_fault_is_found_named_and_ended(mode: str, sensor: int) -> None:
     start = outcomes.events[0]
     assert abs(start.onset_time - (START + 100)) <= 2
     assert start.start_time - start.onset_time <= 10
-    blamed = start.sensors[0]
-    assert (blamed.name, blamed.direction) == (detector.bundle.manifest.sensor_names[sensor], "above")
+    name = detector.bundle.manifest.sensor_names[sensor]
+    # A very high score opens with the first sample, in which a sensor that should have moved along may share the blame.
+    assert name in [one.name for one in start.sensors[:2]]
+    grown = [one.sensors[0] for one in outcomes.events if one.kind == "update" and one.time < START + 200]
+    assert grown
+    assert {(one.name, one.direction) for one in grown} == {(name, "above")}
     assert sum(one.share for one in start.sensors) == pytest.approx(1.0)
     assert START + 200 <= outcomes.events[-1].time <= START + 240
 
 
 @pytest.mark.parametrize("gap", [1, GAP, GAP + 1, 100_000_000])
 def test_only_a_long_gap_starts_over(mode: str, gap: int) -> None:
-    """A gap up to the limit is bridged; a longer one, however long, warms up again."""
+    """A gap up to the limit is bridged; after a longer one, however long, a few samples have no score.
+
+    What was before it counts for nothing then.
+    """
     values = normal_values(40)
     samples = samples_of(values)
     samples.tick[20:] += gap
     outcomes = load_detector(TINY_BUNDLE, mode).process(samples)
     unscored = int(np.isnan(outcomes.score[20:]).sum())
-    assert unscored == (WINDOW if gap > GAP else 0)
-    fresh = load_detector(TINY_BUNDLE, mode).process(samples_of(values[20:]))
-    if gap > GAP:
-        np.testing.assert_allclose(outcomes.statistic[20:], fresh.statistic, rtol=1e-9)
+    assert unscored == (min(WINDOW, RESUMING) if gap > GAP else 0)
+    samples.values[:20] = normal_values(20, 9)
+    other = load_detector(TINY_BUNDLE, mode).process(samples)
+    assert np.array_equal(outcomes.statistic[20:], other.statistic[20:], equal_nan=True) == (gap > GAP)
+
+
+@pytest.mark.parametrize("warmup", [WINDOW, RESUMING + 1, 40])
+def test_a_long_warm_up_is_short_after_a_gap(mode: str, warmup: int) -> None:
+    """After a long gap scoring resumes within ten samples, however long the first warm-up took, without an alarm."""
+    bundle = load_detector(TINY_BUNDLE, mode).bundle
+    detector = open_detector(replace(bundle, manifest=replace(bundle.manifest, warmup_ticks=warmup)), mode)
+    samples = samples_of(normal_values(300, 8))
+    samples.tick[100:] += 1000
+    outcomes = detector.process(samples)
+    unscored = np.flatnonzero(np.isnan(outcomes.score)).tolist()
+    assert unscored == [*range(warmup), *range(100, 100 + min(warmup, RESUMING))]
+    assert not outcomes.events
+    one_by_one = _fed(
+        open_detector(detector.bundle, mode), (pick(samples, slice(at, at + 1)) for at in range(300))
+    )
+    _assert_same(one_by_one, outcomes)
 
 
 def test_a_gap_of_one_asset_does_not_touch_another(mode: str) -> None:

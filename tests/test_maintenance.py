@@ -112,14 +112,14 @@ def test_a_reset_asset_is_a_new_one(loaded: Detector) -> None:
 def test_an_accepted_level_is_normal(loaded: Detector, seed: int) -> None:
     """A lasting shift that alarms throughout is mostly normal once it was accepted; the way back then alarms."""
     values = normal_values(800, seed)
-    values[100:600, 1] += 12.0
+    values[100:600, 1] += 7.5
     detector = _fresh(loaded)
     detector.process(_samples(values[:200]))
     before = Detector(loaded.bundle, loaded.forecaster)
     before.state = type(detector.state).from_bytes(detector.state.to_bytes(), loaded.bundle)
     detector.accept_as_normal(ONE)
     assert not detector.state.alarms.active[0]
-    assert np.abs(detector.state.scoring.bias).max() > 6.0
+    assert np.abs(detector.state.scoring.bias).max() > 3.0
     later = _samples(values[200:600], 200)
     assert before.process(later).alarm.all()
     after = detector.process(later)

@@ -35,8 +35,10 @@ def _unbroken(rows: int) -> Int64:
 
 
 def _windows(values: Float64) -> Float32:
-    """Return (n, W, 1) the windows of a series."""
-    return np.lib.stride_tricks.sliding_window_view(values, WINDOW)[:, :, None].astype(np.float32)
+    """Return (n, W, M) the windows of series (rows, M)."""
+    table = np.atleast_2d(values.T).T
+    whole = np.lib.stride_tricks.sliding_window_view(table, WINDOW, axis=0)
+    return np.asarray(whole.transpose(0, 2, 1), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +122,7 @@ def test_distances_are_those_of_every_pair(
 def test_a_batch_equals_one_by_one(model: ShapeModel) -> None:
     """Many windows at once have the statistics that each has alone, to a millionth, those of known shapes too."""
     level = np.stack([_cycle(700, seed) for seed in range(len(model.sensors))], axis=1)
-    windows = np.lib.stride_tricks.sliding_window_view(level, WINDOW, axis=0).transpose(0, 2, 1)
-    windows = windows.astype(np.float32)
+    windows = _windows(level)
     windows[5] = model.references[:, 7].T
     present = np.ones((len(windows), len(model.sensors)), np.bool_)
     together = shape_statistic(model, windows, present)
@@ -134,8 +135,7 @@ def test_a_missing_sensor_has_no_say(model: ShapeModel) -> None:
     """The statistic is that of the sensors that are there, and not a number where none is."""
     level = np.stack([_cycle(WINDOW + 1, 3), _noise(WINDOW + 1)], axis=1)
     two = ShapeModel(np.array([0, 1]), np.repeat(model.references[:1], 2, axis=0), np.array([0.5, 2.0]))
-    windows = np.lib.stride_tricks.sliding_window_view(level, WINDOW, axis=0).transpose(0, 2, 1)
-    windows = windows.astype(np.float32)
+    windows = _windows(level)
     ratio = shape_distances(two.references, windows[:1])[0] / two.scale
     for present in ([True, True], [True, False], [False, True]):
         expected = np.sqrt(np.square(ratio[present]).mean())

@@ -77,3 +77,27 @@ def test_a_budget_beyond_the_history_claims_no_rarity() -> None:
     assert threshold.basis == "margin"
     assert threshold.tail is None
     assert threshold.value >= 1.25 * _normal(9_000).max()
+
+
+def test_the_threshold_is_that_of_a_rarer_rate() -> None:
+    """On the tail the threshold value is exceeded three times more rarely than the budget asks for."""
+    threshold = _calibrated(60_000, budget=10.0)
+    assert threshold.tail is not None
+    assert threshold.tail.rate(np.array([threshold.value]))[0] == pytest.approx(10.0 / RARER)
+
+
+@pytest.mark.parametrize("rows", [50, 500])
+def test_without_a_tail_blocks_set_the_margin(rows: int) -> None:
+    """Over what is usual of late, the margin follows from the blocks of a budget's time: rarer budgets stand higher."""
+
+    def value(budget: float, statistic: Float64) -> float:
+        found = calibrate_threshold(statistic, INTERVAL, budget, separation=1, block_rows=rows)
+        assert found.basis == "margin"
+        return found.value
+
+    short = _normal(100)
+    values = [value(budget, short) for budget in (0.01, 0.1, 1.0, 10.0)]
+    assert values == sorted(values, reverse=True)
+    assert min(values) >= 1.0
+    assert value(1.0, short) == value(1.0, 9.0 * short)
+    assert value(0.01, short) == pytest.approx(1.2589 * value(0.1, short), rel=1e-4)

@@ -137,7 +137,7 @@ class Plan:
 
     def calibration_history(self) -> CalibrationHistory:
         """Return the rows that calibrate and those that their scales come from."""
-        parts, held = [], []
+        parts, held, told = [], [], []
         for number, (one, cuts) in enumerate(zip(self.cleaned.series, self.cuts, strict=True)):
             marked = _rows_in(cuts.shown, cuts.rows)
             used = marked | _rows_in([(a - LANE_WARM_UP, a) for a, _ in cuts.shown], cuts.rows)
@@ -145,8 +145,11 @@ class Plan:
             rows = np.flatnonzero(used)
             parts.append(Samples(np.full(len(rows), number), one.ticks[rows], one.values[rows]))
             held.append((rows >= cuts.held) | marked[rows] | self.in_folds)
+            told.append(marked[rows] if one.false_alarms is None else one.false_alarms[rows])
         width = self.cleaned.series[0].values.shape[1]
-        return CalibrationHistory(Samples.concatenate(parts, width), np.concatenate(held))
+        return CalibrationHistory(
+            Samples.concatenate(parts, width), np.concatenate(held), np.concatenate(told)
+        )
 
 
 def make_plan(cleaned: Cleaned, options: FitOptions) -> Plan:

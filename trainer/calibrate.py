@@ -48,10 +48,12 @@ class CalibrationHistory:
     Attributes:
         samples: in order, asset by asset.
         held_out: (n,) True in the calibration block.
+        marked: (n,) True where an operator said that it is normal, which no trimming takes back; None nowhere.
     """
 
     samples: Samples
     held_out: Bool
+    marked: Bool | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def calibrate(
         scoring = learning.scoring(~held_out & keep, keep)
         return scoring, measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)[1]
 
-    scoring, statistics, keep = _trimmed(measured, len(samples), trimming, on_rows)
+    scoring, statistics, keep = _trimmed(measured, history, trimming, on_rows)
     statistics[~held_out | ~keep] = np.nan
     return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week, int((~keep).sum()))
 
@@ -156,7 +158,7 @@ class Fold:
 def calibrate_in_folds(
     bundle: Bundle,
     folds: Sequence[Fold],
-    samples: Samples,
+    history: CalibrationHistory,
     alarms_per_week: float,
     on_rows: OnRows | None = None,
     trimming: bool = True,
@@ -166,7 +168,7 @@ def calibrate_in_folds(
     Args:
         bundle: the one that is released, whose forecaster was fitted on all rows.
         folds: of all rows, each row in one.
-        samples: normal, in order, asset by asset.
+        history: normal samples, all of which calibrate.
         alarms_per_week: the alarm budget of one asset.
         on_rows: told how many rows were done.
         trimming: leave out what stands apart, and learn once more without it.
@@ -174,6 +176,7 @@ def calibrate_in_folds(
     Raises:
         HistoryError: the history is too short.
     """
+    samples = history.samples
     forecast = np.full(samples.values.shape, np.nan, np.float32)
     for fold in folds:
         found, _ = measure(open_detector(fold.bundle), samples, on_rows)
@@ -189,14 +192,14 @@ def calibrate_in_folds(
             statistics[fold.rows] = found[fold.rows]
         return scoring, statistics
 
-    scoring, statistics, keep = _trimmed(measured, len(samples), trimming, on_rows)
+    scoring, statistics, keep = _trimmed(measured, history, trimming, on_rows)
     statistics[~keep] = np.nan
     return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week, int((~keep).sum()))
 
 
 def _trimmed(
     measured: Callable[[Bool, OnRows | None], tuple[ScoringModel, Float64]],
-    rows: int,
+    history: CalibrationHistory,
     trimming: bool,
     on_rows: OnRows | None,
 ) -> tuple[ScoringModel, Float64, Bool]:
@@ -204,19 +207,20 @@ def _trimmed(
 
     Args:
         measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 4) of all.
-        rows: n.
+        history: of n rows.
         trimming: False keeps all.
         on_rows: told how many rows were done, the first time; whether there is a second is not known before.
 
     Returns:
         Scoring model, statistics, and the rows (n,) that were kept.
     """
-    keep = np.ones(rows, np.bool_)
+    keep = np.ones(len(history.samples), np.bool_)
+    marked = ~keep if history.marked is None else history.marked
     for _ in range(TRIMS if trimming else 0):
         scoring, statistics = measured(keep, on_rows)
         on_rows = None
         statistics[~keep] = np.nan
-        ordinary = keep & ordinary_rows(statistics[:, :-1], scoring.fusion, scoring.sources[:-1])
+        ordinary = keep & (ordinary_rows(statistics[:, :-1], scoring.fusion, scoring.sources[:-1]) | marked)
         if (ordinary == keep).all():
             return scoring, statistics, keep
         keep = ordinary

@@ -175,7 +175,7 @@ def _calibrate(
             directory.mkdir()
             export_step(weights, directory / STEP_GRAPH)
             folds.append(Fold(replace(bundle, directory=directory), plan.rows_of_fold(number)))
-        return calibrate_in_folds(bundle, folds, history.samples, budget, progress.advance, trimming)
+        return calibrate_in_folds(bundle, folds, history, budget, progress.advance, trimming)
 
 
 def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:

@@ -99,37 +99,37 @@ def fit_shapes(level: Float64, run: Int64, judged: Bool) -> ShapeModel:
     cut = int(0.75 * len(level))
     chosen, scale = [], []
     for sensor in np.flatnonzero(judged):
-        earlier, later = (
-            _windows(level[part, sensor], run[part]) for part in (slice(0, cut), slice(cut, None))
-        )
+        earlier = _windows(level[:cut, sensor], run[:cut], REFERENCES)
+        later = _windows(level[cut:, sensor], run[cut:], 8 * REFERENCES)
         if len(earlier) < WINDOW or len(later) < WINDOW:
             continue
-        references = _spread(earlier, REFERENCES)
-        distance = shape_distances(references[None], _spread(later, 8 * REFERENCES)[:, :, None])[:, 0]
+        distance = shape_distances(earlier[None], later[:, :, None])[:, 0]
         movement = float(np.median(np.sqrt(np.square(later).mean(axis=1))))
         if float(np.median(distance)) <= RECURRENCE * max(movement, 1e-3):
             chosen.append(int(sensor))
             scale.append(max(float(np.quantile(distance, 0.99)), LEAST_DISTANCE))
     if not chosen:
         return ShapeModel.none()
-    windows = [_spread(_windows(level[:, sensor], run), REFERENCES) for sensor in chosen]
+    windows = [_windows(level[:, sensor], run, REFERENCES) for sensor in chosen]
     fewest = min(len(part) for part in windows)
-    references = np.stack([_spread(part, fewest) for part in windows])
+    references = np.stack([part[_spread(np.arange(len(part)), fewest)] for part in windows])
     return ShapeModel(np.asarray(chosen), references, np.asarray(scale))
 
 
-def _windows(values: Float64, run: Int64) -> Float32:
-    """Return (m, W) the windows without a break or a missing value, each without its mean."""
+def _windows(values: Float64, run: Int64, count: int) -> Float32:
+    """Return at most `count` windows (m, W) without a break or a missing value, evenly spaced, without their means."""
     if len(values) < WINDOW:
         return np.empty((0, WINDOW), np.float32)
     whole = np.lib.stride_tricks.sliding_window_view(values, WINDOW)
-    usable = np.isfinite(whole).all(axis=1) & (run[: len(whole)] == run[WINDOW - 1 :])
-    kept = whole[usable].astype(np.float32)
+    missing = np.cumsum(np.r_[0, ~np.isfinite(values)])
+    usable = (missing[WINDOW:] == missing[:-WINDOW]) & (run[: len(whole)] == run[WINDOW - 1 :])
+    # Chosen before they are copied: all windows of a long history are many times its size.
+    kept = whole[_spread(np.flatnonzero(usable), count)].astype(np.float32)
     return np.asarray(kept - kept.mean(axis=1, keepdims=True))
 
 
-def _spread(windows: Float32, count: int) -> Float32:
-    """Return at most `count` of the windows, evenly spaced."""
-    if len(windows) <= count:
-        return windows
-    return windows[np.linspace(0, len(windows) - 1, count).astype(np.int64)]
+def _spread(places: Int64, count: int) -> Int64:
+    """Return at most `count` of the places, evenly spaced."""
+    if len(places) <= count:
+        return places
+    return places[np.linspace(0, len(places) - 1, count).astype(np.int64)]
