@@ -38,7 +38,7 @@ from edge_agent.contract.grid import UNSET, rounds_of
 from edge_agent.contract.maintenance import MaintenanceState, in_maintenance
 from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.onset import OnsetState, follow_onsets
-from edge_agent.contract.quality_state import QualityState
+from edge_agent.contract.quality_state import QualityState, is_dead
 from edge_agent.contract.scoring import ASPECTS, NOTHING_USUAL, Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
 from edge_agent.contract.signature import ReportedState, changed, directions
@@ -60,7 +60,7 @@ from edge_agent.contract.types import (
 from edge_agent.forecaster import Forecaster
 
 _PARTS = ("scoring", "trailing", "alarms", "onsets", "quality", "budget", "drift", "maintenance", "reported")
-STATE_VERSION = 3
+STATE_VERSION = 4
 GOLDEN_TOLERANCE = 1e-4
 RESUMING = 10
 """Samples without a score after a gap that starts over."""
@@ -376,7 +376,7 @@ class Detector:
         if present.all():
             return scaled
         pending, model = self.state.pending[asset], self.scorer.model
-        dead = self.state.quality.reason[asset] > 0
+        dead = is_dead(self.state.quality.reason[asset])
         held = np.clip(RECALL * pending, model.low, model.high)
         return np.where(present, scaled, np.where(dead, held, pending)).astype(np.float32)
 

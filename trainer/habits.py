@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.contract.frozen import longest_hold
-from edge_agent.contract.spike import largest_step
+from edge_agent.contract.spike import largest_step, usual_spike
 from edge_agent.contract.stale import longest_absence
 from edge_agent.contract.types import Float32
 from edge_agent.contract.unit_jump import usual_step
@@ -18,6 +18,7 @@ class Habits:
     longest_absence: int
     largest_step: float
     usual_step: float
+    usual_spike: float
 
 
 def sensor_habits(tables: Sequence[Float32]) -> list[Habits]:
@@ -31,7 +32,11 @@ def sensor_habits(tables: Sequence[Float32]) -> list[Habits]:
         columns = [table[:, sensor] for table in tables]
         found.append(
             Habits(
-                longest_hold(columns), longest_absence(columns), largest_step(columns), usual_step(columns)
+                longest_hold(columns),
+                longest_absence(columns),
+                largest_step(columns),
+                usual_step(columns),
+                usual_spike(columns),
             )
         )
     return found

@@ -38,7 +38,7 @@ GOLDEN = "golden.npz"
 class SensorSpec:
     """One sensor: its name, unit, the range seen in training, its scaling, and how its readings behave.
 
-    The last four come from the whole history; 0 is unknown and switches the check off that needs it.
+    The last five come from the whole history; 0 is unknown and switches the check off that needs it.
     """
 
     name: str
@@ -53,9 +53,11 @@ class SensorSpec:
     longest_absence: int = 0
     """Samples in a row without a reading, at most; see `stale.py`."""
     largest_step: float = 0.0
-    """Between two readings, single spikes taken out; see `spike.py`."""
+    """Between two readings, single spikes taken out; see `unit_jump.py`."""
     usual_step: float = 0.0
     """Between two readings, the median; see `unit_jump.py`."""
+    usual_spike: float = 0.0
+    """How far readings stand out and return, twice within 100 readings, at most; see `spike.py`."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,18 @@ from edge_agent.contract.types import Bool, Float32, Float64, Int32, Int64
 
 Int8 = NDArray[np.int8]
 
-SENSOR_REASONS = ("stale", "unit_jump", "out_of_range", "frozen")
-"""Why a sensor is dead; the code of a reason is its place here, counted from 1."""
-STALE, UNIT_JUMP, OUT_OF_RANGE, FROZEN = (code for code, _ in enumerate(SENSOR_REASONS, start=1))
+SENSOR_REASONS = ("stale", "unit_jump", "out_of_range", "frozen", "spiking")
+"""What is wrong with a sensor; the code of a reason is its place here, counted from 1. All but the last kill it."""
+STALE, UNIT_JUMP, OUT_OF_RANGE, FROZEN, SPIKING = (code for code, _ in enumerate(SENSOR_REASONS, start=1))
+SPIKES = 3
+"""The last spikes of a sensor that are remembered."""
 SILENT = "silent"
 """Why a whole asset is."""
+
+
+def is_dead(reason: Int8) -> Bool:
+    """Return which sensors have readings that say nothing at all, from their reasons; a spiking one still speaks."""
+    return np.asarray((reason > 0) & (reason != SPIKING))
 
 
 @dataclass
@@ -35,7 +42,9 @@ class QualityState:
         wild, good: (A, F) impossible readings; good readings in a row since the last bad one.
         conversion, jumped: (A, F) the unit jump that is suspected or found; readings in a row that speak for it.
         moved: (A, F) how far they went, converted back.
-        reason: (A, F) why the sensor is dead, 0 while it is not.
+        struck: (A, F, 3) ticks of the last spikes, see `spiking`.
+        masked: (A, F) whether the last reading was masked as a spike.
+        reason: (A, F) what is wrong with the sensor, 0 while nothing is.
         since: (A, F) tick from which on it was.
     """
 
@@ -56,6 +65,8 @@ class QualityState:
     conversion: Int8
     jumped: Int8
     moved: Float32
+    struck: Int64
+    masked: Bool
     reason: Int8
     since: Int64
 
@@ -88,6 +99,8 @@ class QualityState:
             conversion=few(),
             jumped=few(),
             moved=np.zeros(shape, np.float32),
+            struck=np.full((*shape, SPIKES), UNSET),
+            masked=np.zeros(shape, np.bool_),
             reason=few(),
             since=np.full(shape, UNSET),
         )

@@ -1,11 +1,11 @@
 """The gate before the detector: readings that say nothing of the machine are masked and reported, the rest goes on.
 
-Each check is a file of its own (`stale`, `frozen`, `possible_range`, `spike`, `unit_jump`); here they are joined. A
-dead sensor is missing for the detector: it neither raises nor hides an alarm. It comes back with its fifth good
-reading in a row, as many as an alarm looks at before it opens; the ones before already feed the forecaster, whose
-first forecasts after an absence are guesses that no residual should be measured by. Every decision about an asset
-follows from its own samples in their order, so batches, single samples and replay agree. No clock: `advance` brings
-the agent's.
+Each check is a file of its own (`stale`, `frozen`, `possible_range`, `spike`, `spiking`, `unit_jump`); here they are
+joined. A dead sensor is missing for the detector: it neither raises nor hides an alarm. It comes back with its fifth
+good reading in a row, as many as an alarm looks at before it opens; the ones before already feed the forecaster,
+whose first forecasts after an absence are guesses that no residual should be measured by. Every decision about an
+asset follows from its own samples in their order, so batches, single samples and replay agree. No clock: `advance`
+brings the agent's.
 """
 
 from collections import Counter
@@ -23,12 +23,15 @@ from edge_agent.contract.quality_state import (
     OUT_OF_RANGE,
     SENSOR_REASONS,
     SILENT,
+    SPIKING,
     STALE,
     UNIT_JUMP,
     Int8,
     QualityState,
+    is_dead,
 )
-from edge_agent.contract.spike import leap_limits, spikes
+from edge_agent.contract.spike import leap_limits, spike_limits, spikes
+from edge_agent.contract.spiking import follow_spikes, is_spiking, leaps_out
 from edge_agent.contract.stale import (
     STALE_SECONDS,
     STALE_TICKS,
@@ -45,8 +48,8 @@ UNIT_RECOVERED_AFTER = 50
 LEAST_UPDATE_TICKS, MOST_UPDATE_TICKS = 5, 60
 """Between two events of one episode; it grows with the episode: a loose connector is one story, told in steps."""
 _MANY = 100
-FOUND = ("stale", "silent", "frozen", "out_of_range", "unit_jump", "impossible", "spike", "gap")
-"""What is counted: the first five as often as they begin, then impossible readings, spikes, and gaps in the ticks."""
+FOUND = ("stale", "silent", "frozen", "out_of_range", "unit_jump", "spiking", "impossible", "spike", "gap")
+"""What is counted: the first six as often as they begin, then impossible readings, spikes, and gaps in the ticks."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class _Seen:
     alike: Bool
     """It says nothing of it."""
     frozen: Bool
+    wild: Bool
+    """It leaps out from a sensor that was spiking before."""
 
 
 class SensorGate:
@@ -118,6 +123,9 @@ class SensorGate:
         self._stale = stale_limits([one.longest_absence for one in self._sensors], self._silence)
         self._hold = hold_limits([one.longest_hold for one in self._sensors])
         self._leap = leap_limits([one.largest_step for one in self._sensors])
+        span = np.where(scaling.constant, 0.0, scaling.maximum - scaling.minimum)
+        self._spike = spike_limits([one.usual_spike for one in self._sensors], span)
+        self._odd_step = np.minimum(self._leap, self._spike)
         self._units = UnitTable(
             [(one.unit, one.name) for one in self._sensors], scaling.minimum, scaling.maximum,
             [one.usual_step for one in self._sensors],
@@ -134,7 +142,7 @@ class SensorGate:
         """
         # The ordinary look, which has to be quick: all there, all in range, no leap, no long hold, nothing pending.
         held = state.value[rows]
-        leap = np.abs(values - held) > self._leap
+        leap = np.abs(values - held) > self._odd_step
         hold = state.hold[rows] * (values == held) + 1
         odd = leap | (hold > self._hold) | ~((values >= self._low) & (values <= self._high))
         watched = state.watched[rows] | (tick - state.last_tick[rows] != 1)
@@ -175,6 +183,7 @@ class SensorGate:
         self.found["gap"] += int((step > 1).sum())
         seen = self._read(after, values)
         self._decide(after, tick, seen)
+        after.masked = seen.wild & (after.reason == SPIKING)
         after.watched = _needs_watching(after)
         state.put(rows, after)
         self._count(reason, after.reason, seen)
@@ -182,7 +191,8 @@ class SensorGate:
             self._say(state, int(rows[at]), int(tick[at]), told[at], bool(silent[at]))
             for at in np.flatnonzero(_worth_saying(after, tick) | silent)
         ]
-        untrue, dead = seen.impossible | seen.converted, after.reason > 0
+        untrue, dead = seen.impossible | seen.converted, is_dead(after.reason)
+        untrue |= after.masked
         fed = np.where(untrue | (dead & (seen.frozen | seen.alike)), np.float32(np.nan), values)
         return Passed(np.where(dead, np.float32(np.nan), fed), fed, events)
 
@@ -190,17 +200,20 @@ class SensorGate:
         """Bring the readings into `after` and return what each looks like."""
         previous, present = after.value, np.isfinite(values)
         leap = present & (np.abs(values - previous) > self._leap)
-        spike = spikes(after.origin, values, leap, self._leap)
+        out = present & (np.abs(values - previous) > self._spike)
+        spike = spikes(after.origin, values, out, self._spike)
         unknown = np.float32(np.nan)
-        after.origin = np.where(present, np.where(leap & ~spike, previous, unknown), after.origin)
+        after.origin = np.where(present, np.where(out & ~spike, previous, unknown), after.origin)
+        wild = leaps_out(previous, values, self._spike, after.masked) & ~spike
         hold = follow_hold(after.hold, previous, values, present)
         resting = (values <= self._minimum) | (values >= self._maximum)
         after.hold = np.where(resting & (hold > self._hold), 1, hold).astype(np.int32)
         after.absent = follow_absence(after.absent, present)
         converted, alike = self._follow_jumps(after, values, leap)
+        spike &= ~converted & ~is_dead(after.reason)
         impossible = present & ~converted & ~((values >= self._low) & (values <= self._high))
         after.value = np.where(present, values, previous)
-        return _Seen(present, spike, impossible, converted, alike, present & (after.hold > self._hold))
+        return _Seen(present, spike, impossible, converted, alike, present & (after.hold > self._hold), wild)
 
     def _follow_jumps(self, after: QualityState, values: Float32, leap: Bool) -> tuple[Bool, Bool]:
         """Follow unit jumps; returns (B, F) which readings speak for one, and which say nothing of one."""
@@ -217,7 +230,7 @@ class SensorGate:
             )
             after.conversion[refuted], after.jumped[refuted] = 0, 0
             speaks &= ~refuted
-        fresh = np.nonzero(leap & (after.conversion == 0) & (after.reason == 0))
+        fresh = np.nonzero(leap & (after.conversion == 0) & ((after.reason == 0) | (after.reason == SPIKING)))
         if len(fresh[0]):
             found = self._units.find(fresh[1], after.value[fresh], values[fresh])
             after.conversion[fresh], after.jumped[fresh], after.moved[fresh] = found, found > 0, 0.0
@@ -234,9 +247,13 @@ class SensorGate:
         recovered = after.good >= needed
         wild = np.where(recovered, 0, after.wild + seen.impossible)
         after.wild = np.minimum(wild, _MANY).astype(np.int8)
+        after.struck = follow_spikes(after.struck, seen.spike, tick)
+        spiking = is_spiking(after.struck, after.reason == SPIKING, tick)
+        spiking &= ~is_dead(after.reason) | recovered
         cause, length = np.zeros(stale.shape, np.int8), np.zeros(stale.shape, np.int64)
         # The gravest last: what stands later in this list overrules.
         for code, found, lasted in (
+            (SPIKING, spiking, tick[:, None] + 1 - after.struck[..., 0]),
             (FROZEN, seen.frozen, after.hold),
             (OUT_OF_RANGE, seen.impossible & (after.wild >= DEAD_AFTER), DEAD_AFTER),
             (UNIT_JUMP, seen.converted & (after.jumped >= CONFIRMED_AFTER), CONFIRMED_AFTER),

@@ -1,22 +1,44 @@
 """Spike: one reading far out that returns at once; it is judged when the next reading is there.
 
-A leap is a step `|x_t - x_{t-1}| > 2 * largest_step`. A spike is a leap out and a leap back to within the same
-distance of where it began: a Hampel test on a window of three (the suspect is the one that is not the median), with
-its scale from the training history and not from the two readings beside it.
+A spike is a leap `|x_t - x_{t-1}| > limit` out, and a leap back to within the limit of where it began: a Hampel test
+on a window of three (the suspect is the one that is not the median), with its scale from the training history and not
+from the two readings beside it. Nothing waits for the judgement: the suspect was scored.
 
-`largest_step` is the largest step of the history after a running median of three, which takes single spikes out: a
-history with spikes in it does not hide those to come, and a one-sample pulse of a binary sensor is no step at all.
-The factor gives back the noise that the median took. Nothing waits for the judgement: the suspect was scored.
+    limit = max(2 * usual_spike, a tenth of the range seen)
+
+`usual_spike` is how far readings of the history stood out from the median of three, in each `WINDOW` readings the
+second farthest, of these the farthest: single spikes of a history do not hide those to come, what it shows again and
+again is its nature. It is 0, and the sensor is not judged, where readings never stand out twice: most binary sensors.
+Starts and stops of a machine do not count, as they do not return at once; the largest step between readings, by which
+`unit_jump` is suspected, is often the whole range.
 """
 
+import bisect
 from collections.abc import Sequence
 
 import numpy as np
 
-from edge_agent.contract.types import Bool, Float32
+from edge_agent.contract.types import Bool, Float32, Float64
 
 FACTOR = 2.0
 NEVER = float(np.finfo(np.float32).max)
+
+
+WINDOW = 100
+"""Readings, within which a sensor that spikes again and again does so three times (`spiking`)."""
+RANGE_SHARE = 0.1
+"""Of the range seen; less is no reading far out, however quiet the sensor is."""
+
+
+def spike_limits(usual_spike: Sequence[float], span: Float64) -> Float32:
+    """Return (F,) the farthest that readings stand out without being spikes, engineering units; `NEVER` where unknown.
+
+    Args:
+        usual_spike: from `usual_spike`.
+        span: (F,) the range seen.
+    """
+    usual = np.asarray(usual_spike, np.float64)
+    return np.where(usual > 0.0, np.maximum(FACTOR * usual, RANGE_SHARE * span), NEVER).astype(np.float32)
 
 
 def leap_limits(largest_step: Sequence[float]) -> Float32:
@@ -32,7 +54,7 @@ def spikes(origin: Float32, value: Float32, leap: Bool, limit: Float32) -> Bool:
         origin: (B, F) where the last leap began, NaN where the reading before was reached by none.
         value: (B, F) the reading after it.
         leap: (B, F) whether that is a leap too.
-        limit: (F,) from `leap_limits`.
+        limit: (F,) from `spike_limits`.
     """
     return np.asarray(leap & (np.abs(value - origin) <= limit))
 
@@ -47,7 +69,38 @@ def largest_step(columns: Sequence[Float32]) -> float:
     for column in columns:
         one = column[np.isfinite(column)].astype(np.float64)
         if len(one) > 3:
-            before, here, after = one[:-2], one[1:-1], one[2:]
-            median = np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after))
-            largest = max(largest, float(np.abs(np.diff(median)).max()))
+            largest = max(largest, float(np.abs(np.diff(_median_of_three(one))).max()))
     return largest
+
+
+def usual_spike(columns: Sequence[Float32]) -> float:
+    """Return how far two of `WINDOW` readings of one sensor stand out from the median of three, at most in a history.
+
+    Args:
+        columns: (n,) values of the sensor in each asset's order of time; NaN where missing.
+    """
+    return max((_twice_within(_standing_out(column)) for column in columns), default=0.0)
+
+
+def _standing_out(column: Float32) -> Float64:
+    one = column[np.isfinite(column)].astype(np.float64)
+    if len(one) < 3:
+        return np.empty(0)
+    return np.asarray(np.abs(one[1:-1] - _median_of_three(one)))
+
+
+def _median_of_three(one: Float64) -> Float64:
+    before, here, after = one[:-2], one[1:-1], one[2:]
+    return np.asarray(np.maximum(np.minimum(before, here), np.minimum(np.maximum(before, here), after)))
+
+
+def _twice_within(height: Float64) -> float:
+    """Return the largest height that two of `WINDOW` rows in a row reach."""
+    places: list[int] = []
+    for place in np.argsort(-height, kind="stable").tolist():
+        at = bisect.bisect(places, place)
+        beside = places[max(at - 1, 0) : at + 1]
+        if any(abs(place - other) < WINDOW for other in beside):
+            return float(height[place])
+        places.insert(at, place)
+    return 0.0

@@ -153,7 +153,7 @@ class SensorQuality:
     """Name of the sensor; None is the whole asset."""
     unit: str
     reason: str
-    """`stale`, `unit_jump`, `out_of_range`, `frozen`, or `silent` for the whole asset."""
+    """`stale`, `unit_jump`, `out_of_range`, `frozen`, `spiking`, or `silent` for the whole asset."""
     since: float
     value: float | None
     """The last reading, engineering units."""
