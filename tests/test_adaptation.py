@@ -9,7 +9,8 @@ import pytest
 from edge_agent.board import AssetBoard
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.types import Float32, Outcomes, Samples
-from edge_agent.detector import Detector, DetectorState, load_detector
+from edge_agent.detector import Detector, load_detector
+from edge_agent.detector_state import DetectorState
 from tests.small_bundle import make_small_bundle, normal_values
 
 SURPLUS = 6.0

@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("edge_agent", "trainer", "deploy")
 DAEMON_MODULES_OF_THE_TRAINER = ("contract", "history", "forecaster", "detector", "version")
+DETECTOR_MODULES = frozenset(
+    f"edge_agent.{name}" for name in ("detector", "detector_state", "forecast_chain", "judge", "blame")
+)
 DOORS = {
     "paho": "edge_agent.mqtt",
     "onnxruntime": "edge_agent.forecaster",
@@ -186,7 +189,7 @@ def worldly_core(sources: Sources) -> list[str]:
     core = [
         source
         for source in sources.values()
-        if within(source.module, "edge_agent.contract") or source.module == "edge_agent.detector"
+        if within(source.module, "edge_agent.contract") or source.module in DETECTOR_MODULES
     ]
     reached = [f"{s.module} imports {name}" for s in core for name in s.imports if top(name) in WORLDLY]
     asked = [f"{s.module} asks the clock" for s in core if any(map(_asks_the_clock, ast.walk(s.tree)))]
@@ -228,12 +231,18 @@ def test_the_project_keeps_the_rule(rule: Rule) -> None:
         (empty_names, {"trainer.file_utils": ""}),
         (empty_names, {"trainer.a": "class BundleManager: ..."}),
         (worldly_core, {"edge_agent.detector": "import time"}),
+        (worldly_core, {"edge_agent.judge": "def lazy():\n    import logging"}),
         (worldly_core, {"edge_agent.contract.a": "from datetime import datetime\ndatetime.now()"}),
     ],
 )
 def test_a_rule_sees_what_breaks_it(rule: Rule, files: dict[str, str]) -> None:
     """Each rule reports a planted breach, lazy imports and imports by name included."""
     assert rule({module: parse(module, text) for module, text in files.items()})
+
+
+def test_the_detector_is_where_the_rule_looks() -> None:
+    """Each file that is called the detector's is there: one that is renamed would escape the rule in silence."""
+    assert set(read_project()) >= DETECTOR_MODULES
 
 
 def test_the_allowed_ways_stay_open() -> None:

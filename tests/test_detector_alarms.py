@@ -8,7 +8,8 @@ import pytest
 
 from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import AlarmEvent, Float32, Samples
-from edge_agent.detector import Detector, DetectorState, load_detector
+from edge_agent.detector import Detector, load_detector
+from edge_agent.detector_state import DetectorState
 from edge_agent.pipeline import Pipeline
 from edge_agent.replay import replay
 from tests.test_replay import _history

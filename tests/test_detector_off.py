@@ -11,7 +11,8 @@ import pytest
 from edge_agent.contract.bundle import Bundle, read_bundle
 from edge_agent.contract.off_condition import OffCondition
 from edge_agent.contract.types import AlarmEvent, Float32, Outcomes, Samples
-from edge_agent.detector import Detector, DetectorState, open_detector
+from edge_agent.detector import Detector, open_detector
+from edge_agent.detector_state import DetectorState
 from edge_agent.events import BundleIdentity, EventWriter
 from tests.tiny_machine import (
     SENSORS,

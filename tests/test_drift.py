@@ -11,7 +11,8 @@ from edge_agent.contract.drift import DAY_SECONDS, DriftModel, DriftState, Drift
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.scoring import ScoringModel
 from edge_agent.contract.types import DriftEvent, Float32, Float64, Outcomes, Samples
-from edge_agent.detector import DetectorState, load_detector
+from edge_agent.detector import load_detector
+from edge_agent.detector_state import DetectorState
 from edge_agent.events import BundleIdentity, EventWriter
 from tests.small_bundle import make_small_bundle, normal_values
 from trainer.calibrate import untouched_scoring
