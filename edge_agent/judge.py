@@ -58,7 +58,7 @@ class _Verdict:
 
     @staticmethod
     def open(time: Float64, alarm: Bool) -> "_Verdict":
-        """Return that nothing is known of samples at `time` (n,), but whether their asset was in `alarm` (n,) before."""
+        """Return that nothing is known of samples at `time` (n,), but whether their asset was in `alarm`."""
         count = len(time)
         sudden, statistic, score, factor, drift = (np.full(count, np.nan) for _ in range(5))
         onset = np.zeros(count, np.bool_)

@@ -7,7 +7,8 @@ import pytest
 
 from edge_agent.contract.bundle import Bundle, read_bundle
 from edge_agent.contract.types import Float32, Outcomes, Samples
-from edge_agent.detector import Detector, DetectorState, load_detector, open_detector
+from edge_agent.detector import Detector, load_detector, open_detector
+from edge_agent.detector_state import DetectorState
 from tests.small_bundle import CENTRES, cycling_values, make_small_bundle
 
 ROWS = 700

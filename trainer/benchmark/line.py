@@ -39,7 +39,7 @@ class Line(Plant):
 
     name = "line"
     keys: tuple[str, ...] = ("far", "false_alarms_per_week", "event_recall", "top1_sensor", "top3_sensor")
-    remarks = (
+    remarks: tuple[str, ...] = (
         "far is the share of normal rows in alarm; with --dead of those after the last of the sensors died.",
         "A fault that shows only in a dead sensor cannot be found: read event_recall of the clean run.",
     )

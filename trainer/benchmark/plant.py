@@ -96,7 +96,7 @@ class Plant(Suite):
 
     name = "plant"
     keys = (*_RATES, *(f"drifting_{key}" for key in _RATES))
-    remarks = (
+    remarks: tuple[str, ...] = (
         "A fault counts as found only when an alarm begins while it lasts: one that hangs from before finds nothing.",
         "A fault of a sensor is found, too, when a data-quality event names the sensor; alarm_recall is without these.",
         "budget_ratio is alarms that begin in normal operation over those that the budget allows.",
