@@ -1,0 +1,89 @@
+"""Laws of the variance on both sides."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.contract.types import Bool, Float64
+from edge_agent.contract.variance import (
+    LEAST_SQUARE,
+    SPANS,
+    VarianceModel,
+    fit_variance,
+    follow_squares,
+    variance_statistic,
+)
+
+SENSORS = 3
+
+
+def _noise(rows: int, seed: int) -> Float64:
+    return np.random.default_rng(seed).standard_normal((rows, SENSORS))
+
+
+def _everywhere(rows: Float64) -> Bool:
+    return np.ones(rows.shape, np.bool_)
+
+
+def _followed(model: VarianceModel, rows: Float64, present: Bool | None = None) -> Float64:
+    """Return the statistics (n, V) of rows that one asset sends after each other."""
+    square, found = np.ones((1, len(model.spans), SENSORS)), []
+    present = _everywhere(rows) if present is None else present
+    for row in range(len(rows)):
+        square = follow_squares(square, rows[row : row + 1], present[row : row + 1], model.spans)
+        found.append(variance_statistic(model, square, np.ones((1, SENSORS), np.bool_))[0])
+    return np.array(found)
+
+
+def _model() -> VarianceModel:
+    rows = _noise(3000, 1)
+    return fit_variance(rows, _everywhere(rows), SPANS)
+
+
+def test_both_a_noisier_and_a_quieter_sensor_raise_it() -> None:
+    """Noise three times as large, and a third as large, both stand far out of what the same noise gives."""
+    model, usual = _model(), _noise(400, 2)
+    ordinary = float(np.quantile(_followed(model, usual)[100:], 0.99))
+    for factor in (3.0, 1.0 / 3.0):
+        changed = usual.copy()
+        changed[:, 1] *= factor
+        assert _followed(model, changed)[-1].max() > 1.5 * ordinary
+
+
+def test_it_does_not_see_a_sensor_that_is_not_judged() -> None:
+    """A sensor that is masked adds nothing, however wild it is."""
+    model, square = _model(), np.ones((1, len(SPANS), SENSORS))
+    wild = square.copy()
+    wild[:, :, 0] = 1e6
+    judged = np.array([[False, True, True]])
+    assert np.array_equal(variance_statistic(model, square, judged), variance_statistic(model, wild, judged))
+
+
+def test_a_missing_reading_leaves_the_mean_square_where_it_is() -> None:
+    """What stands in a missing cell is never used."""
+    square = np.full((1, len(SPANS), SENSORS), 2.0)
+    present = np.array([[True, False, True]])
+    after = follow_squares(square, np.full((1, SENSORS), 1e9), present, SPANS)
+    assert np.array_equal(after[:, :, 1], square[:, :, 1])
+    assert (after[:, :, 0] > 2.0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_assets_side_by_side_are_as_one_by_one(assets: int, seed: int) -> None:
+    """The mean squares of many assets in one call equal those of each alone, bit for bit."""
+    rng = np.random.default_rng(seed)
+    square = rng.random((assets, len(SPANS), SENSORS))
+    rows, present = rng.standard_normal((assets, SENSORS)), rng.random((assets, SENSORS)) < 0.8
+    together = follow_squares(square, rows, present, SPANS)
+    for one in range(assets):
+        part = slice(one, one + 1)
+        assert np.array_equal(together[part], follow_squares(square[part], rows[part], present[part], SPANS))
+
+
+def test_a_sensor_that_never_moves_is_finite() -> None:
+    """Residuals of zero are the smallest that is told apart, not minus infinity."""
+    rows = np.zeros((200, SENSORS))
+    model = fit_variance(rows, _everywhere(rows), SPANS)
+    assert np.isfinite(_followed(model, rows)).all()
+    assert (model.centre >= np.log(LEAST_SQUARE)).all()
