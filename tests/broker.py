@@ -55,7 +55,9 @@ class Broker:
         every = (
             f"listener {self.port} 127.0.0.1", f"allow_anonymous {anonymous}", "persistence false",
             # As root it would become the user `mosquitto`, who cannot read the test's files.
-            f"user {getpass.getuser()}", *lines,
+            f"user {getpass.getuser()}",
+            # As deployed: with the broker's own thousand, what a slow machine has not read yet would be thrown away.
+            "max_queued_messages 60000", *lines,
         )  # fmt: skip
         self._configuration.write_text("\n".join(every) + "\n", encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
