@@ -15,6 +15,7 @@ What an alarm is raised on, what a dead sensor reads, and batches with less than
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -222,16 +223,21 @@ def _batch_means(
     measures: DriftMeasures, level: Float64, residual: Float64, asset: Int64, tick: Int64, ticks: int
 ) -> Float64:
     """Return (N, 2F) the means of the batches that hold at least half of their samples."""
-    present = np.isfinite(level) & np.isfinite(residual)
-    values, known = measures.of(np.where(present, level, 0.0), np.where(present, residual, 0.0), present)
     batch = tick // ticks
     starts = np.flatnonzero(
         (np.diff(asset, prepend=asset[:1] - 1) != 0) | (np.diff(batch, prepend=batch[:1]) != 0)
     )
-    count = np.diff(np.r_[starts, len(tick)])
-    cells = np.add.reduceat(known.astype(np.float64), starts, axis=0)
-    total = np.add.reduceat(np.where(known, values, 0.0), starts, axis=0)
-    return np.asarray((total / np.maximum(cells, 1.0))[count >= max(1, ticks // 2)])
+    means = [np.empty((0, 2 * level.shape[1]))]
+    # Batch by batch: the measures of all rows would be many times as large as a long history.
+    for first, end in pairwise((*starts.tolist(), len(tick))):
+        if end - first < max(1, ticks // 2):
+            continue
+        one, other = level[first:end], residual[first:end]
+        present = np.isfinite(one) & np.isfinite(other)
+        values, known = measures.of(np.where(present, one, 0.0), np.where(present, other, 0.0), present)
+        total = np.where(known, values, 0.0).sum(axis=0)
+        means.append((total / np.maximum(known.sum(axis=0), 1))[None])
+    return np.concatenate(means)
 
 
 def _upper(count: int) -> float:
