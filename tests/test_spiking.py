@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.sensor_gate import SensorGate
-from edge_agent.contract.spike import NEVER, WINDOW, spike_limits, usual_spike
+from edge_agent.contract.spike import LEAST_READINGS, NEVER, WINDOW, spike_limits, usual_spike
 from edge_agent.contract.spiking import SPACING
 from edge_agent.contract.types import Float32
 from tests.gated import Gated, manifest_of, run_gate
@@ -14,10 +14,10 @@ ROWS = 500
 
 def _normal(rows: int, seed: int) -> Float32:
     rng = np.random.default_rng(seed)
-    return np.asarray(rng.normal((5.0, 60.0), (0.1, 0.5), (rows, 2)), np.float32)
+    return np.asarray(rng.normal((5.0, 60.0, 9.0), (0.1, 0.5, 0.2), (rows, 3)), np.float32)
 
 
-MANIFEST = manifest_of(("pressure", "temperature"), ("bar", "°C"), [_normal(5000, 1)])
+MANIFEST = manifest_of(("pressure", "temperature", "flow"), ("bar", "°C", "m3/h"), [_normal(5000, 1)])
 
 
 def _spiked(places: list[int], sensor: int = 0, height: float = 3.0) -> Float32:
@@ -76,9 +76,25 @@ def test_sensors_that_spike_together_are_of_a_rough_machine() -> None:
     assert result.events == []
 
 
+def test_without_witnesses_nobody_is_blamed() -> None:
+    """Of an asset with two sensors spikes are counted, and none is said to be a spiking one."""
+    manifest = manifest_of(("pressure", "temperature"), ("bar", "°C"), [_normal(5000, 1)[:, :2]])
+    values = _spiked([100, 130, 170])[:, :2]
+    result = run_gate(SensorGate(manifest), values[:, None])
+    assert result.found["spike"] == 3
+    assert result.events == []
+
+
+def test_a_short_history_does_not_tell_what_is_usual() -> None:
+    """Below `LEAST_READINGS` over all assets no sensor is judged."""
+    column = np.asarray(_normal(LEAST_READINGS, 3)[:, 0])
+    assert usual_spike([column[:-1]]) == 0.0
+    assert usual_spike([column[:700], column[700:]]) > 0.0
+
+
 def test_what_normal_operation_shows_twice_is_no_spike() -> None:
     """The usual spike is the lower of two that stand in one window; a single one, however high, is none."""
-    column = np.asarray(_normal(1000, 3)[:, 0])
+    column = np.asarray(_normal(2500, 3)[:, 0])
     quiet = usual_spike([column])
     column[500] += 50.0
     assert usual_spike([column]) == pytest.approx(quiet, abs=0.3)

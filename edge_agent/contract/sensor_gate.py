@@ -31,7 +31,7 @@ from edge_agent.contract.quality_state import (
     is_dead,
 )
 from edge_agent.contract.spike import leap_limits, spike_limits, spikes
-from edge_agent.contract.spiking import follow_spikes, is_spiking, leaps_out
+from edge_agent.contract.spiking import follow_spikes, is_spiking, leaps_out, witnessed
 from edge_agent.contract.stale import (
     STALE_SECONDS,
     STALE_TICKS,
@@ -125,6 +125,7 @@ class SensorGate:
         self._leap = leap_limits([one.largest_step for one in self._sensors])
         span = np.where(scaling.constant, 0.0, scaling.maximum - scaling.minimum)
         self._spike = spike_limits([one.usual_spike for one in self._sensors], span)
+        self._witnessed = witnessed(self._spike, np.asarray(span, np.float64))
         self._odd_step = np.minimum(self._leap, self._spike)
         self._units = UnitTable(
             [(one.unit, one.name) for one in self._sensors], scaling.minimum, scaling.maximum,
@@ -249,7 +250,7 @@ class SensorGate:
         after.wild = np.minimum(wild, _MANY).astype(np.int8)
         after.struck = follow_spikes(after.struck, seen.spike, tick)
         spiking = is_spiking(after.struck, after.reason == SPIKING, tick)
-        spiking &= ~is_dead(after.reason) | recovered
+        spiking &= self._witnessed & (~is_dead(after.reason) | recovered)
         cause, length = np.zeros(stale.shape, np.int8), np.zeros(stale.shape, np.int64)
         # The gravest last: what stands later in this list overrules.
         for code, found, lasted in (

@@ -26,6 +26,8 @@ NEVER = float(np.finfo(np.float32).max)
 
 WINDOW = 100
 """Readings, within which a sensor that spikes again and again does so three times (`spiking`)."""
+LEAST_READINGS = 20 * WINDOW
+"""A shorter history has seen too few windows to tell what is usual in one."""
 RANGE_SHARE = 0.1
 """Of the range seen; less is no reading far out, however quiet the sensor is."""
 
@@ -74,11 +76,13 @@ def largest_step(columns: Sequence[Float32]) -> float:
 
 
 def usual_spike(columns: Sequence[Float32]) -> float:
-    """Return how far two of `WINDOW` readings of one sensor stand out from the median of three, at most in a history.
+    """Return how far two of `WINDOW` readings of one sensor stand out from the median of three, at most; 0 where too little is known.
 
     Args:
         columns: (n,) values of the sensor in each asset's order of time; NaN where missing.
     """
+    if sum(int(np.isfinite(column).sum()) for column in columns) < LEAST_READINGS:
+        return 0.0
     return max((_twice_within(_standing_out(column)) for column in columns), default=0.0)
 
 

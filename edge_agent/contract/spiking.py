@@ -3,7 +3,8 @@
 It begins with the third spike (`spike`) within `WINDOW` readings, which normal operation has not twice at half the
 height, and ends after as many without one. A machine that turns rough makes readings leap as well. Two things tell it
 from a loose contact: roughness comes close together, so that a spike counts only `SPACING` ticks after the last; and
-it shows in more than one sensor, so that none begins while another one of the asset had a spike of late.
+it shows in more than one sensor, so that none begins while another one of the asset had a spike of late, nor on
+an asset where fewer than `WITNESSES` others could show one.
 
 While it lasts a leap out is masked as it comes. Of two in a row the second passes: a level that steps is no spike, and
 a reading that returns is not masked for the leap that it makes.
@@ -12,8 +13,12 @@ a reading that returns is not masked for the leap that it makes.
 import numpy as np
 
 from edge_agent.contract.spike import WINDOW
-from edge_agent.contract.types import Bool, Float32, Int64
+from edge_agent.contract.types import Bool, Float32, Float64, Int64
 
+WITNESSES = 2
+"""Other sensors that could show a rough machine; with fewer nothing tells whose spikes they are."""
+SHOWN = 1.5
+"""Of the range seen: a spike of noise alone is about as high; a binary sensor, for which it is twice that, shows none."""
 SPACING = 5
 """Ticks; spikes of a sensor at random in one reading of twenty are seldom closer, those of a rough machine often."""
 
@@ -45,6 +50,12 @@ def is_spiking(struck: Int64, already: Bool, tick: Int64) -> Bool:
     recent = struck > (tick - WINDOW)[:, None, None]
     alone = recent[..., -1].sum(axis=1, keepdims=True) == 1
     return np.asarray((recent.all(axis=-1) & alone) | (already & recent[..., -1]))
+
+
+def witnessed(limit: Float32, span: Float64) -> Bool:
+    """Return (F,) whether enough other sensors could spike at all, by their limits and the range (F,) seen."""
+    able = limit < SHOWN * span
+    return np.asarray(able & (able.sum() > WITNESSES))
 
 
 def leaps_out(previous: Float32, value: Float32, limit: Float32, masked: Bool) -> Bool:
