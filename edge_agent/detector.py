@@ -18,9 +18,9 @@ from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET
 from edge_agent.contract.onset import OnsetState
 from edge_agent.contract.quality_state import QualityState
-from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring import Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
-from edge_agent.contract.trailing import TrailingState, accept_peaks
+from edge_agent.contract.trailing import TrailingState
 from edge_agent.contract.types import Float32, Float64, Int64, Outcomes, QualityEvent, Samples
 from edge_agent.detector_state import DetectorState
 from edge_agent.forecast_chain import ForecastChain
@@ -126,6 +126,7 @@ class Detector:
         """Start everything of assets (B,) over, as after an overhaul: they warm up again, with no alarm open."""
         self.end_alarms(assets)
         self._chain.start_over(self.state, assets)
+        self.state.scoring.put(assets, ScoringState.zero(len(assets), self.bundle.scoring))
         self.state.last_tick[assets] = UNSET
         self.state.quality.put(assets, QualityState.zero(len(assets), len(self.bundle.manifest.sensors)))
         scoring, count = self.bundle.scoring, len(assets)
@@ -134,12 +135,8 @@ class Detector:
         self._forget_drift(assets)
 
     def accept_as_normal(self, assets: Int64) -> None:
-        """Take the present level of assets (B,) as normal from now on; an open alarm ends without an event.
-
-        What the last alarm showed at its worst is usual from now on, whether the bundle adapts by itself or not.
-        """
+        """Take the present level of assets (B,) as normal from now on; an open alarm ends without an event."""
         self.end_alarms(assets)
-        accept_peaks(self.state.trailing, assets)
         self.state.scoring.put(assets, self.scorer.accept(self.state.scoring.take(assets)))
         self._forget_drift(assets)
 

@@ -5,15 +5,13 @@ forecast that was pending, then remembered, then the next forecast is made: a sa
 forecasts it.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.grid import UNSET, rounds_of
 from edge_agent.contract.maintenance import in_maintenance
 from edge_agent.contract.quality_state import is_dead
-from edge_agent.contract.scoring import Scorer, ScoringState
+from edge_agent.contract.scoring import Scorer
 from edge_agent.contract.sensor_gate import SensorGate
 from edge_agent.contract.types import Bool, Float32, Int64, Samples
 from edge_agent.detector_state import DetectorState, ScoredRound, ScoredSamples
@@ -66,11 +64,10 @@ class ForecastChain:
         return Samples(samples.asset, samples.tick, values)
 
     def start_over(self, state: DetectorState, asset: Int64) -> None:
-        """Forget what assets (B,) sent: they warm up again."""
+        """Forget what assets (B,) sent, but not what is normal for them: they warm up again."""
         for array in (state.seen, state.ring, state.cursor, state.hidden, state.pending):
             array[asset] = 0
-        empty = ScoringState.zero(len(asset), self._bundle.scoring)
-        state.scoring.put(asset, empty)
+        state.scoring.forget(asset, self._bundle.scoring)
 
     def _observe(
         self,
@@ -154,8 +151,7 @@ class ForecastChain:
 
         The forecaster is fed all the time: it has learnt stops, and is ready at the start (docs/decisions/0004).
         """
-        empty = ScoringState.zero(len(asset), self._bundle.scoring)
-        state.scoring.put(asset, replace(empty, bias=state.scoring.bias[asset]))
+        state.scoring.forget(asset, self._bundle.scoring)
 
     def _leave_maintenance(self, state: DetectorState, asset: Int64, tick: Int64) -> None:
         """Note whether samples are in maintenance; the averages of assets that just left it start from zero."""
@@ -166,9 +162,7 @@ class ForecastChain:
         left = asset[maintenance.last[asset] & ~now]
         maintenance.last[asset] = now
         if len(left):
-            fresh = ScoringState.zero(len(left), self._bundle.scoring)
-            fresh.bias = state.scoring.bias[left]
-            state.scoring.put(left, fresh)
+            state.scoring.forget(left, self._bundle.scoring)
 
     def _follow(
         self, state: DetectorState, asset: Int64, scaled: Float32, present: Bool, position: Int64

@@ -28,7 +28,7 @@ from edge_agent.contract.onset import follow_onsets
 from edge_agent.contract.scoring import ASPECTS, Scorer
 from edge_agent.contract.signature import changed, directions
 from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
-from edge_agent.contract.trailing import follow_blocks, note_peaks
+from edge_agent.contract.trailing import follow_blocks
 from edge_agent.contract.types import AlarmEvent, Bool, DriftEvent, Float64, Int64, Outcomes, Samples
 from edge_agent.detector_state import DetectorState, ScoredRound, ScoredSamples
 
@@ -166,7 +166,6 @@ class Judge:
         happened = self._tell_of_changes(state, happened, one, score, onset)
         verdict.onset[at] = onset
         verdict.alarm[at] = state.alarms.active[rows]
-        note_peaks(state.trailing, rows, verdict.aspects[at], verdict.alarm[at])
         if self._adapts:
             self._learn_usual(state, rows, verdict.aspects[at], held)
         verdict.advice += self._follow_drift(state, one, samples.tick[at], time)

@@ -167,6 +167,7 @@ class ScoringState:
         window: (A, W, M) the last readings of the sensors whose shape is judged, scaled units, the newest last.
         heard: (A,) samples in `window`, at most W.
         square: (A, 2, F) mean squares of the residuals.
+        offset: (A, 1, F) residuals that were accepted as normal, standard deviations.
     """
 
     residual: Float64
@@ -176,6 +177,7 @@ class ScoringState:
     window: Float32
     heard: Int64
     square: Float64
+    offset: Float64
 
     @staticmethod
     def zero(assets: int, model: ScoringModel) -> "ScoringState":
@@ -192,7 +194,14 @@ class ScoringState:
             window,
             np.zeros(assets, np.int64),
             np.ones((assets, 2, sensors)),
+            np.zeros(single),
         )
+
+    def forget(self, rows: Int64, model: ScoringModel) -> None:
+        """Let the averages of some rows begin anew; what is known of their baseline stays."""
+        baseline = self.bias[rows], self.offset[rows]
+        self.put(rows, ScoringState.zero(len(rows), model))
+        self.bias[rows], self.offset[rows] = baseline
 
     def take(self, rows: Int64) -> "ScoringState":
         """Return a copy of some rows."""
@@ -232,7 +241,7 @@ class Scorer:
         """Return the averages after one more sample of each asset; arrays are (B, F) in scaled units."""
         model = self.model
         judged = present & model.judged
-        u = bounded((residual - model.residual_centre) / model.residual_scale)
+        u = bounded((residual - model.residual_centre) / model.residual_scale - state.offset[:, 0])
         v = bounded((level - model.level_centre) / model.level_scale - state.bias[:, 0])
         # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
         accepted = state.bias[:, 0] - np.clip(state.bias[:, 0], -BIAS_BOUND, BIAS_BOUND)
@@ -250,6 +259,7 @@ class Scorer:
             self._next_window(state.window, level, present),
             np.minimum(state.heard + 1, WINDOW),
             follow_squares(state.square, u, judged, model.variance.spans),
+            state.offset,
         )
 
     def _next_window(self, window: Float32, level: Float64, present: Bool) -> Float32:
@@ -261,15 +271,16 @@ class Scorer:
         return np.concatenate([window[:, 1:], newest[:, None]], axis=1)
 
     def accept(self, state: ScoringState) -> ScoringState:
-        """Return the averages with the present smoothed level as the baseline, however far it lies.
+        """Return the averages with the present smoothed level and residual as the baseline, however far they lie.
 
         The bias, which `follow` takes from every level, becomes the level over a span of about 15 samples: longer
-        ones remember the time before, shorter ones take noise for the level. The averages start from zero.
+        ones remember the time before, shorter ones take noise for the level. The forecaster does not know the new
+        level and may err in the same way for good: so for the residuals, too. The averages start from zero.
         """
         chosen = max(place for place, span in enumerate(self.model.spans) if span <= BASELINE_SPAN)
-        smoothed = np.clip(state.level[:, chosen, None] / BOUND, -FARTHEST, FARTHEST)
         fresh = ScoringState.zero(len(state.bias), self.model)
-        fresh.bias = np.asarray(state.bias + BOUND * np.arctanh(smoothed))
+        fresh.bias = np.asarray(state.bias + _unbounded(state.level[:, chosen, None]))
+        fresh.offset = np.asarray(state.offset + _unbounded(state.residual[:, chosen, None]))
         return fresh
 
     def statistics(self, state: ScoringState, present: Bool) -> Float64:
@@ -378,3 +389,8 @@ class Scorer:
 def _excess_sum(excess: Float64) -> Float64:
     """Return (n, 1) the sum of excesses, never zero."""
     return np.asarray(np.maximum(excess.sum(axis=1, keepdims=True), 1e-12))
+
+
+def _unbounded(average: Float64) -> Float64:
+    """Return the deviation of which `bounded` made this average."""
+    return np.asarray(BOUND * np.arctanh(np.clip(average / BOUND, -FARTHEST, FARTHEST)))

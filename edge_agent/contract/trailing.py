@@ -39,8 +39,6 @@ class TrailingState:
         running: (A, G) maximum of the block that is not full yet.
         rows: (A,) rows in it.
         normaliser: (A, G).
-        peak: (A, G) the largest of the last alarm.
-        alarmed: (A,) whether it lasts.
     """
 
     maxima: Float32
@@ -49,8 +47,6 @@ class TrailingState:
     running: Float64
     rows: Int64
     normaliser: Float64
-    peak: Float64
-    alarmed: Bool
 
     @staticmethod
     def start(assets: int, recent: Float32, least: Float64) -> "TrailingState":
@@ -72,8 +68,6 @@ class TrailingState:
             np.zeros((assets, aspects)),
             np.zeros(assets, np.int64),
             np.tile(_normaliser(recent[None], least), (assets, 1)),
-            np.zeros((assets, aspects)),
-            np.zeros(assets, np.bool_),
         )
 
 
@@ -105,25 +99,6 @@ def follow_blocks(
     for asset in full:
         kept = state.maxima[asset : asset + 1, : state.filled[asset]]
         state.normaliser[asset] = _normaliser(kept, least)[0]
-
-
-def note_peaks(state: TrailingState, assets: Int64, aspects: Float64, alarmed: Bool) -> None:
-    """Remember the largest aspects (B, G) of the alarm that assets (B,) are in, for `accept_peaks`."""
-    before = state.alarmed[assets]
-    if not (alarmed | before).any():
-        return
-    fresh = np.where(before[:, None], state.peak[assets], 0.0)
-    higher = np.maximum(fresh, np.nan_to_num(aspects, nan=0.0))
-    state.peak[assets] = np.where(alarmed[:, None], higher, state.peak[assets])
-    state.alarmed[assets] = alarmed
-
-
-def accept_peaks(state: TrailingState, assets: Int64) -> None:
-    """Make what the last alarm of assets (B,) showed usual: it fades as other blocks follow, if any do."""
-    peak = state.peak[assets]
-    state.maxima[assets] = np.maximum(state.maxima[assets], peak[:, None])
-    state.normaliser[assets] = np.maximum(state.normaliser[assets], peak)
-    state.running[assets], state.rows[assets] = 0.0, 0
 
 
 def normalisers_of(aspects: Float64, length: int, least: Float64) -> tuple[Float64, Float32]:
