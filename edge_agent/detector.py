@@ -592,6 +592,8 @@ class Detector:
         if self._controller is not None:
             resting = quiet & ~self.state.alarms.active[rows]
             self._controller.follow(self.state.budget, rows, time, happened.started, resting)
+            ratio = statistic / manifest.threshold.value
+            self._controller.let_pass(self.state.budget, rows, self.state.alarms.active[rows], ratio)
         for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
             self.held_back[reason] += int(np.count_nonzero(which))
         return happened

@@ -18,7 +18,7 @@ from edge_agent.contract.types import Bool, Float32, Float64, Int64
 WITNESSES = 2
 """Other sensors that could show a rough machine; with fewer nothing tells whose spikes they are."""
 SHOWN = 1.5
-"""Of the range seen: a spike of noise alone is about as high; a binary sensor, for which it is twice that, shows none."""
+"""Of the range seen: a spike of noise alone is about as high; of a binary sensor it is twice that."""
 SPACING = 5
 """Ticks; spikes of a sensor at random in one reading of twenty are seldom closer, those of a rough machine often."""
 

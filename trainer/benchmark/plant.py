@@ -96,7 +96,7 @@ class Plant(Suite):
 
     name = "plant"
     keys = (*_RATES, *(f"drifting_{key}" for key in _RATES))
-    remarks = (
+    remarks: tuple[str, ...] = (
         "A fault counts as found only when an alarm begins while it lasts: one that hangs from before finds nothing.",
         "A fault of a sensor is found, too, when a data-quality event names the sensor; alarm_recall is without these.",
         "budget_ratio is alarms that begin in normal operation over those that the budget allows.",
@@ -266,10 +266,9 @@ def _count_named(
     """
     if verdict.sensors is None:
         return None, None
-    places = [
-        0 if told else _place(verdict.sensors[at], window)
-        for window, at, told in both
-        if told or at is not None
+    places = [0 for _, _, told in both if told]
+    places += [
+        _place(verdict.sensors[at], window) for window, at, told in both if at is not None and not told
     ]
     return sum(place < 1 for place in places), sum(place < 3 for place in places)
 
