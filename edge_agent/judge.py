@@ -234,6 +234,8 @@ class Judge:
         if self._controller is not None:
             resting = quiet & ~state.alarms.active[rows]
             self._controller.follow(state.budget, rows, time, happened.started, resting)
+            ratio = statistic / manifest.threshold.value
+            self._controller.let_pass(state.budget, rows, state.alarms.active[rows], ratio)
         for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
             self.held_back[reason] += int(np.count_nonzero(which))
         return happened

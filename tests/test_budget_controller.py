@@ -113,3 +113,16 @@ def test_assets_do_not_touch_each_other() -> None:
         alone = BudgetState.zero(1)
         _run(alone, started[:, asset], ~started[:, asset])
         assert alone.surplus[0] == together.surplus[asset]
+
+
+def test_an_alarm_that_no_factor_could_keep_away_moves_nothing() -> None:
+    """What rises beyond the controller's reach gives back what it added; what stays within keeps it."""
+    controller = BudgetController(1.0, INTERVAL)
+    for ratio, kept in ((MOST, 0.0), (0.99 * MOST, 1.0)):
+        state = BudgetState.zero(1)
+        controller.follow(state, ONE, np.array([0.0]), np.array([True]), np.array([False]))
+        for _ in range(3):
+            controller.let_pass(state, ONE, np.array([True]), np.array([ratio]))
+        assert state.surplus.tolist() == [kept]
+        controller.let_pass(state, ONE, np.array([False]), np.array([2.0 * MOST]))
+        assert state.surplus.tolist() == [kept]

@@ -299,6 +299,7 @@ def _judged(
         alarms_per_week,
         separation=max(scoring.spans),
         block_rows=length,
+        opening=(manifest.alarm_rules.open_count, manifest.alarm_rules.open_window),
     )
     drift = _drift(bundle, scoring, samples, forecast, np.asarray(usable))
     return Calibrated(scoring, threshold, forecast, statistic, len(used), drift, trimmed)

@@ -123,12 +123,14 @@ class Recalibration:
         """Return the threshold that recalibrating for a budget would give."""
         series = self.new.series
         known = series.scored().statistic
+        rules = self.bundle.manifest.alarm_rules
         return calibrate_threshold(
             known,
             series.interval,
             alarms_per_week,
             max(self.bundle.scoring.spans),
             usual_rows(self.bundle.manifest),
+            (rules.open_count, rules.open_window),
         )
 
     def as_it_is(self, alarms_per_week: float) -> Threshold | None:

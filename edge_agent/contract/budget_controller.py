@@ -12,6 +12,10 @@ Control),
 with b the budget. Without them each true fault would raise the threshold for weeks: of faults one and a half times as
 often as the budget, a fifth more was missed. At the budget's rate S has a deviation of √2, so that 3 is two of them.
 
+An alarm whose statistic goes beyond the highest threshold that the controller may set says nothing of the threshold:
+no factor would have kept it away, and a fault that stands out so far is no reason to overlook the next. What it added
+is taken back.
+
 Nothing is learnt inside an alarm: S stands still from its start to its end. Alarms that follow one another within an
 hour, or a tenth of the budget's period if that is shorter, count as one: a fault may open several.
 """
@@ -92,6 +96,19 @@ class BudgetController:
         state.gain[rows] = np.where(counted, after - surplus, state.gain[rows] * kept)
         state.counted_time[rows] = np.where(started, time, state.counted_time[rows])
         state.surplus[rows] = np.maximum(after, self._lowest)
+
+    def let_pass(self, state: BudgetState, rows: Int64, active: Bool, ratio: Float64) -> None:
+        """Take back what the open alarms of assets `rows` (B,) added that are beyond the controller's reach.
+
+        Args:
+            state: changed in place.
+            rows: (B,) assets, each named once.
+            active: (B,) whether an alarm is open.
+            ratio: (B,) of the statistic to the calibrated threshold value.
+        """
+        beyond = active & (ratio >= MOST)
+        if beyond.any():
+            self.forgive(state, rows[beyond])
 
     def forgive(self, state: BudgetState, assets: Int64) -> None:
         """Take back what the last alarm of assets (B,) added, as it was a true fault; asked twice, it is once."""

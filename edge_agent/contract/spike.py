@@ -76,9 +76,7 @@ def largest_step(columns: Sequence[Float32]) -> float:
 
 
 def usual_spike(columns: Sequence[Float32]) -> float:
-    """Return how far two of `WINDOW` readings of one sensor stand out from the median of three, at most.
-
-    0 where too little is known.
+    """Return how far two of `WINDOW` readings stand out from the median of three, at most; 0 where too little is known.
 
     Args:
         columns: (n,) values of the sensor in each asset's order of time; NaN where missing.

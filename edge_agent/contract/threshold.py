@@ -52,8 +52,28 @@ class Threshold:
         return np.asarray(np.where(np.isfinite(statistic), known, np.nan))
 
 
+def held_values(statistic: Float64, count: int, window: int) -> Float64:
+    """Return (n,) the highest threshold that `count` of the last `window` values reach; before the first they are low.
+
+    Args:
+        statistic: (n,).
+        count: m of m-of-n.
+        window: n of m-of-n.
+    """
+    if window == 1 or not len(statistic):
+        return statistic
+    padded = np.r_[np.full(window - 1, statistic.min()), statistic]
+    rows = np.lib.stride_tricks.sliding_window_view(padded, window)
+    return np.asarray(np.partition(rows, window - count, axis=1)[:, window - count])
+
+
 def calibrate_threshold(
-    statistic: Float64, interval: float, alarms_per_week: float, separation: int, block_rows: int = 0
+    statistic: Float64,
+    interval: float,
+    alarms_per_week: float,
+    separation: int,
+    block_rows: int = 0,
+    opening: tuple[int, int] = (1, 1),
 ) -> Threshold:
     """Choose the threshold for a budget from the fused statistic of normal data that nothing was fitted on.
 
@@ -64,9 +84,12 @@ def calibrate_threshold(
         separation: quiet samples that separate two clusters.
         block_rows: of what is usual of late, where the statistic is a ratio to that: of such blocks one in twenty
             exceeds 1, and a short history need not tell what a margin is. 0 is no such ratio.
+        opening: m and n of the m-of-n rule by which alarms open. The budget is one of alarms, so that the tail is that
+            of what opens one: on a statistic that flickers, single rows over a threshold are many times as frequent.
     """
     supported = WEEK_SECONDS / (len(statistic) * interval)
-    tail = fit_tail(statistic, interval, separation) if supported <= alarms_per_week else None
+    held = held_values(statistic, *opening)
+    tail = fit_tail(held, interval, separation) if supported <= alarms_per_week else None
     if tail is not None:
         value = tail.value_at(alarms_per_week / RARER)
         return Threshold("tail", value, alarms_per_week, supported, tail)

@@ -40,7 +40,11 @@ def judge_statistic(case: Case, statistic: Float64, blame: Float64 | None) -> Ve
     unit = max(float(high - middle), LEAST_SHARE * abs(float(middle)), LEAST_UNIT)
     scaled = np.maximum((statistic - middle) / unit, 0.0)
     threshold = calibrate_threshold(
-        scaled[learnt_rows(case) : history], case.interval, ALARMS_PER_WEEK, SEPARATION
+        scaled[learnt_rows(case) : history],
+        case.interval,
+        ALARMS_PER_WEEK,
+        SEPARATION,
+        opening=(AlarmRules().open_count, AlarmRules().open_window),
     )
     # Only a statistic that never moved is still below this; it is no reason to alarm at every row.
     threshold = replace(threshold, value=max(threshold.value, 1.0))

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,13 @@ def fit_detector(case: Case, seed: int, options: ForewarnOptions) -> Detector:
         seed=seed,
         adaptation=options.adaptation,
         usual_days=options.usual_days,
+        alarms={key: value for key, value in asdict(options.alarm_rules).items() if key != "sensors"},
         parts=options.parts,
     )
     if lstm:
         keras.utils.clear_session()  # a process fits many models
     with tempfile.TemporaryDirectory() as scratch:
-        detector = trainer.fit.fit_detector(cleaned, wanted, Path(scratch))
-    manifest = replace(detector.bundle.manifest, alarm_rules=options.alarm_rules)
-    return Detector(replace(detector.bundle, manifest=manifest), detector.forecaster)
+        return trainer.fit.fit_detector(cleaned, wanted, Path(scratch))
 
 
 def _samples(ticks: Int64, values: Float32) -> Samples:

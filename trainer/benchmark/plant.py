@@ -266,10 +266,9 @@ def _count_named(
     """
     if verdict.sensors is None:
         return None, None
-    places = [
-        0 if told or at is None else _place(verdict.sensors[at], window)
-        for window, at, told in both
-        if told or at is not None
+    places = [0 for _, _, told in both if told]
+    places += [
+        _place(verdict.sensors[at], window) for window, at, told in both if at is not None and not told
     ]
     return sum(place < 1 for place in places), sum(place < 3 for place in places)
 
