@@ -226,12 +226,13 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
 
 
 def _fusion(plan: Plan, adaptation: str) -> Fusion:
-    """Return how statistics are fused: the levels of a short history count less, unless they adapt."""
+    """Return how statistics are fused: a short history trusts no variance, and its levels less, unless they adapt."""
     fusion = plan.options.parts.fusion
     shortest = min(len(series.ticks) for series in plan.cleaned.series)
-    short = adaptation == "frozen" and shortest < SHORT_HISTORY
-    known = any(fusion.weight(name) for name in fusion.weights if name not in SLOW_SOURCES)
-    return fusion.trusting_levels(shortest / SHORT_HISTORY) if short and known else fusion
+    known = any(weight for name, weight in fusion.weights.items() if name not in SLOW_SOURCES)
+    if shortest >= SHORT_HISTORY or not known:
+        return fusion
+    return fusion.trusting_levels(shortest / SHORT_HISTORY if adaptation == "frozen" else 1.0)
 
 
 def _adaptation(cleaned: Cleaned, options: FitOptions) -> str:
