@@ -153,6 +153,15 @@ def _kinds(listener: Listener, kind: str, stamp: str) -> list[str]:
     return sorted({event[stamp] for event in events if event["kind"] == kind})
 
 
+def _last_ends(listener: Listener) -> list[str]:
+    """Return when alarms ended for good: an alarm that was reopened goes on after its end."""
+    last: dict[str, dict[str, Any]] = {}
+    for topic, payload, _ in listener.heard:
+        if "/event/" in topic and "alarm_id" in (event := json.loads(payload)):
+            last[event["alarm_id"]] = event
+    return sorted(event["time"] for event in last.values() if event["kind"] == "end")
+
+
 def test_a_fault_published_sensor_by_sensor_is_the_alarm_that_replay_shows(
     machine: Machine, broker: Broker, tmp_path: Path
 ) -> None:
@@ -169,7 +178,7 @@ def test_a_fault_published_sensor_by_sensor_is_the_alarm_that_replay_shows(
         for end in ends:
             listener.wait_for(f"{ROOT}/event/pump-1", end.encode())
         assert _kinds(listener, "start", "start_time") == starts
-        assert _kinds(listener, "end", "time") == ends
+        assert _last_ends(listener) == ends
     begin, end = machine.label
     onsets = [_epoch(event["start"]) for event in replayed["events"]]
     finishes = [_epoch(event["end"]) if event["end"] else np.inf for event in replayed["events"]]
