@@ -67,12 +67,12 @@ with_dependencies() {
 # The program finds the unpacked libraries, and nothing else in the test run sees them.
 write_launcher() {
     local program="$1" target
-    target="$(find "$TREE/root" -path "*bin/$program" \( -type f -o -type l \) | head -n 1)"
+    target="$(find "$TREE/unpacked" -path "*bin/$program" \( -type f -o -type l \) | head -n 1)"
     [ -n "$target" ] || return 1
     mkdir -p "$TREE/bin"
     {
         echo '#!/usr/bin/env bash'
-        echo "libraries=\"\$(printf '%s:' '$TREE'/root/{usr/,}lib/*-linux-gnu{,/systemd})\""
+        echo "libraries=\"\$(printf '%s:' '$TREE'/unpacked/{usr/,}lib/*-linux-gnu{,/systemd})\""
         echo "LD_LIBRARY_PATH=\"\$libraries\${LD_LIBRARY_PATH:-}\" exec '$target' \"\$@\""
     } >"$TREE/bin/$program"
     chmod +x "$TREE/bin/$program"
@@ -80,12 +80,12 @@ write_launcher() {
 
 unpack_as_user() {
     local archive program names
-    mkdir -p "$TREE/debs" "$TREE/root"
+    mkdir -p "$TREE/debs" "$TREE/unpacked"
     own_apt update || true
     names="$(with_dependencies "$@")" || return 1
     # shellcheck disable=SC2086  # one package name a word
     (cd "$TREE/debs" && own_apt download $names) || return 1
-    for archive in "$TREE"/debs/*.deb; do dpkg-deb -x "$archive" "$TREE/root" || return 1; done
+    for archive in "$TREE"/debs/*.deb; do dpkg-deb -x "$archive" "$TREE/unpacked" || return 1; done
     for program in $(missing); do write_launcher "$program" || return 1; done
 }
 
