@@ -7,7 +7,7 @@ import numpy as np
 from edge_agent.contract.alarms import CLEARED, AlarmState, Transitions
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.drift import LIMIT, DriftState
-from edge_agent.contract.scoring import Scorer, ScoringState
+from edge_agent.contract.scoring import Averages, Scorer
 from edge_agent.contract.signature import directions
 from edge_agent.contract.types import (
     AlarmEvent,
@@ -15,10 +15,12 @@ from edge_agent.contract.types import (
     DriftEvent,
     Float32,
     Float64,
+    Int64,
     SensorDrift,
     SensorShare,
 )
-from edge_agent.detector_state import ScoredRound
+from edge_agent.detector_state import ScoredTile
+from edge_agent.weighing import Weighed
 
 
 class Blame:
@@ -39,42 +41,49 @@ class Blame:
         self,
         alarms: AlarmState,
         happened: Transitions,
-        one: ScoredRound,
-        time: Float64,
+        weighed: Weighed,
+        places: Int64,
+        column: int,
         score: Float64,
         onset: Bool,
-    ) -> list[AlarmEvent]:
-        """Return what happened to the alarms of one round, ends first.
+    ) -> list[tuple[int, AlarmEvent]]:
+        """Return what happened to the alarms of some assets at one tick, each with its place among them.
 
         Args:
-            alarms: after this round.
-            happened: (B,) of the assets of the round.
-            one: the round.
-            time: (B,) of its samples, seconds since the epoch.
-            score: (B,) of its samples.
+            alarms: after this tick.
+            happened: (B,) of the assets.
+            weighed: the tile.
+            places: (B,) of the assets in the tile.
+            column: of the tick.
+            score: (B,) of the samples.
             onset: (B,) whether an abrupt change was told of them.
         """
-        events = []
+        events, tile = [], weighed.tile
         for kind, which in (
             ("end", happened.ended),
             ("start", happened.started),
             ("update", happened.updated),
         ):
-            for at in np.flatnonzero(which):
-                sensors = self._shares(one, int(at))
+            for at in np.flatnonzero(which).tolist():
+                row = int(weighed.flat(places[at], column))
+                time = float(weighed.time[places[at], column])
                 event = self.event(
-                    alarms, kind, int(one.asset[at]), float(time[at]), float(score[at]), sensors
+                    alarms,
+                    kind,
+                    int(weighed.asset[places[at]]),
+                    time,
+                    float(score[at]),
+                    self._shares(tile, row),
                 )
-                toward = directions(self._scorer, one.averages.take(np.array([at])))[0]
-                events.append(
-                    replace(
-                        event,
-                        signature=tuple(toward.tolist()),
-                        end_reason=CLEARED if kind == "end" else None,
-                        reopened=bool(happened.reopened[at]),
-                        renewed=kind == "update" and bool(onset[at]),
-                    )
+                toward = directions(self._scorer, tile.averages.take(slice(row, row + 1)))[0]
+                event = replace(
+                    event,
+                    signature=tuple(toward.tolist()),
+                    end_reason=CLEARED if kind == "end" else None,
+                    reopened=bool(happened.reopened[at]),
+                    renewed=kind == "update" and bool(onset[at]),
                 )
+                events.append((at, event))
         return events
 
     def event(
@@ -102,7 +111,7 @@ class Blame:
             sensors=sensors,
         )
 
-    def expected(self, averages: ScoringState, pending: Float32) -> Float32:
+    def expected(self, averages: Averages, pending: Float32) -> Float32:
         """Return (n, F) what should have been read, engineering units, of averages and scaled forecasts (n, F).
 
         The forecast speaks for a sudden change; for a lasting one, which a forecaster follows, the other sensors do.
@@ -132,13 +141,14 @@ class Blame:
         time, since = float(state.advised_time[asset]), float(state.since[asset])
         return DriftEvent(asset, time, since, float(np.abs(drifts).max()), named)
 
-    def _shares(self, one: ScoredRound, at: int) -> tuple[SensorShare, ...]:
-        """Return every sensor's share of the score, largest first, in engineering units."""
-        averages = one.averages.take(np.array([at]))
-        present = one.present[at : at + 1]
+    def _shares(self, tile: ScoredTile, row: int) -> tuple[SensorShare, ...]:
+        """Return every sensor's share of the score of one sample, largest first, in engineering units."""
+        one = slice(row, row + 1)
+        averages = tile.averages.take(one)
+        present = None if tile.present is None else tile.present[one]
         shares = self._scorer.shares(averages, present)[0]
-        expected = self.expected(averages, one.pending[at : at + 1])[0]
-        actual = self._scaling.invert(one.scaled[at])
+        expected = self.expected(averages, tile.pending[one])[0]
+        actual = self._scaling.invert(tile.scaled[row])
         trend = averages.level[0, -1] - averages.level[0, min(2, averages.level.shape[1] - 2)]
         return tuple(
             self._share(int(i), float(shares[i]), float(actual[i]), float(expected[i]), float(trend[i]))

@@ -22,10 +22,10 @@ from edge_agent.contract.scoring import Scorer, ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
 from edge_agent.contract.trailing import TrailingState
 from edge_agent.contract.types import Float32, Float64, Int64, Outcomes, QualityEvent, Samples
-from edge_agent.detector_state import DetectorState
+from edge_agent.detector_state import DetectorState, Followed, ScoredTile
 from edge_agent.forecast_chain import ForecastChain
 from edge_agent.forecaster import Forecaster
-from edge_agent.judge import Judge
+from edge_agent.judge import Judge, Verdict
 
 GOLDEN_TOLERANCE = 1e-4
 
@@ -57,7 +57,7 @@ class Detector:
         self.alarm_rules = bundle.manifest.alarm_rules if alarm_rules is None else alarm_rules
         self.gate = SensorGate(bundle.manifest, rules)
         self.scorer = Scorer(bundle.scoring)
-        self.state = DetectorState.zero(0, bundle)
+        self.state = self._zero(0)
         self._chain = ForecastChain(bundle, forecaster, self.gate, self.scorer)
         self._judge = Judge(bundle, self.scorer, self.alarm_rules, adaptive)
         self.held_back = self._judge.held_back
@@ -68,16 +68,22 @@ class Detector:
         have = len(self.state.last_tick)
         if count <= have:
             return
-        grown = DetectorState.zero(max(count, have + have // 2), self.bundle)
+        grown = self._zero(max(count, have + have // 2))
         for name, array in grown.arrays().items():
             array[:have] = self.state.arrays()[name]
         self.state = grown
 
     def process(self, samples: Samples) -> Outcomes:
-        """Score samples in order; the k-th sample of each asset goes in the k-th round."""
+        """Score samples, those of each asset in their order; events come in the order of the samples."""
         self._make_room_for(samples)
-        scored = self._chain.run(self.state, samples)
-        return self._judge.judge(self.state, samples, scored)
+        followed = Followed.open(len(samples), len(self.bundle.manifest.sensors))
+        verdict = Verdict.open(self.state.alarms.active[samples.asset])
+        for one in self._chain.run(self.state, samples, followed):
+            if isinstance(one, ScoredTile):
+                self._judge.judge(self.state, one, verdict)
+            else:
+                self._judge.stop(self.state, one, verdict)
+        return self._judge.outcomes(samples, followed, verdict)
 
     def measure(self, samples: Samples) -> tuple[Float32, Float64]:
         """Run the forecasts and the statistics alone, as calibration needs them; alarms stay as they are.
@@ -87,11 +93,12 @@ class Detector:
             normalisers; NaN while warming up.
         """
         self._make_room_for(samples)
-        scored = self._chain.run(self.state, samples)
+        followed = Followed.open(len(samples), len(self.bundle.manifest.sensors))
         statistics = np.full((len(samples), len(self.bundle.scoring.normalisers)), np.nan)
-        if scored.rounds:
-            statistics[scored.position()] = self.scorer.statistics(scored.averages(), scored.present())
-        return scored.forecast, statistics
+        for one in self._chain.run(self.state, samples, followed):
+            if isinstance(one, ScoredTile):
+                statistics[one.position.reshape(-1)] = self.scorer.statistics(one.averages, one.present)
+        return followed.forecast, statistics
 
     def gated(self, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
@@ -139,6 +146,9 @@ class Detector:
         self.end_alarms(assets)
         self.state.scoring.put(assets, self.scorer.accept(self.state.scoring.take(assets)))
         self._forget_drift(assets)
+
+    def _zero(self, assets: int) -> DetectorState:
+        return DetectorState.zero(assets, self.bundle, self.forecaster.inference)
 
     def _forget_drift(self, assets: Int64) -> None:
         _replace(self.state.drift, DriftState.zero(len(assets), len(self.bundle.manifest.sensors)), assets)

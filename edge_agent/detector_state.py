@@ -1,7 +1,4 @@
-"""What the detector remembers of the assets, in arrays, and the record of what one call scored.
-
-Of one call's samples the k-th of each asset goes in the k-th round, so that a round names no asset twice.
-"""
+"""What the detector remembers of the assets, in arrays, and the records of what one call scored."""
 
 import io
 import json
@@ -21,13 +18,13 @@ from edge_agent.contract.grid import UNSET
 from edge_agent.contract.maintenance import MaintenanceState
 from edge_agent.contract.onset import OnsetState
 from edge_agent.contract.quality_state import QualityState
-from edge_agent.contract.scoring import ScoringState
+from edge_agent.contract.scoring import Averages, ScoringState
 from edge_agent.contract.signature import ReportedState
 from edge_agent.contract.trailing import TrailingState
-from edge_agent.contract.types import Bool, Float32, Int64, QualityEvent
+from edge_agent.contract.types import Bool, Float32, Int64, Places, QualityEvent
 
 _PARTS = ("scoring", "trailing", "alarms", "onsets", "quality", "budget", "drift", "maintenance", "reported")
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 
 @dataclass
@@ -37,7 +34,8 @@ class DetectorState:
     Attributes:
         last_tick: (A,) tick of the last sample, `UNSET` before the first.
         seen: (A,) samples since the last start or long gap.
-        ring: (A, T, I) scaled inputs of the last T samples, newest at `cursor - 1`.
+        ring: (A, T, I) scaled inputs of the last T samples, the oldest at `cursor`; (A, 0, I) for the step, which
+            needs none.
         cursor: (A,) next place in the ring.
         hidden: (A, S) packed state of the step graph.
         pending: (A, F) forecast of the next sample, scaled.
@@ -65,14 +63,15 @@ class DetectorState:
     reported: ReportedState
 
     @staticmethod
-    def zero(assets: int, bundle: Bundle) -> "DetectorState":
-        """Return the state of assets that have sent nothing."""
+    def zero(assets: int, bundle: Bundle, inference: str | None = None) -> "DetectorState":
+        """Return the state of assets that have sent nothing, in the bundle's mode of inference or another."""
         manifest = bundle.manifest
+        remembered = manifest.window_length if (inference or manifest.inference) == "window" else 0
         width = len(manifest.sensors)
         return DetectorState(
             np.full(assets, UNSET),
             np.zeros(assets, np.int64),
-            np.zeros((assets, manifest.window_length, len(manifest.inputs)), np.float32),
+            np.zeros((assets, remembered, len(manifest.inputs)), np.float32),
             np.zeros(assets, np.int64),
             np.zeros((assets, manifest.state_size), np.float32),
             np.zeros((assets, width), np.float32),
@@ -115,12 +114,12 @@ class DetectorState:
             with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
                 version = json.loads(archive["header"].tobytes())["version"]
                 arrays = {name: archive[name] for name in archive.files if name != "header"}
-                assets = len(arrays["last_tick"])
-        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as reason:
+                assets, inference = len(arrays["last_tick"]), "window" if arrays["ring"].shape[1] else "step"
+        except (ValueError, KeyError, TypeError, IndexError, EOFError, OSError, zipfile.BadZipFile) as reason:
             raise BundleError(f"detector state: not readable ({reason})") from reason
         if version != STATE_VERSION:
             raise BundleError(f"detector state: version {version}, this program reads {STATE_VERSION}")
-        state = DetectorState.zero(assets, bundle)
+        state = DetectorState.zero(assets, bundle, inference)
         for name, array in state.arrays().items():
             if arrays.get(name, np.empty(0)).shape != array.shape:
                 raise BundleError(f"detector state: {name}: does not fit the bundle")
@@ -129,52 +128,54 @@ class DetectorState:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredRound:
-    """One sample of each of B assets, held against the forecast that was pending.
+class ScoredTile:
+    """L samples of each of B assets, held against the forecasts that were pending; n = B x L rows asset by asset.
 
     Attributes:
-        asset: (B,) row index of the asset, each named once.
-        position: (B,) place of the sample among those of the call.
-        present: (B, F) which cells count.
-        scaled: (B, F) readings.
-        pending: (B, F) what was forecast of them, scaled.
-        averages: those of the assets with this sample in them, B rows.
+        rows: (B,) row indices of the assets, each named once.
+        position: (B, L) places of the samples among those of the call.
+        tick: (B, L).
+        held: (B,) which assets are in maintenance; None is none.
+        present: (n, F) which cells count; None is all.
+        scaled: (n, F) readings.
+        pending: (n, F) what was forecast of them, scaled.
+        averages: with these samples in them, n rows.
     """
 
-    asset: Int64
+    rows: Places
     position: Int64
-    present: Bool
+    tick: Int64
+    held: Bool | None
+    present: Bool | None
     scaled: Float32
     pending: Float32
-    averages: ScoringState
+    averages: Averages
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Assets (b,) that went off, the ticks and the positions of the samples that say so."""
+
+    asset: Int64
+    tick: Int64
+    position: Int64
 
 
 @dataclass
-class ScoredSamples:
-    """What the forecast chain found in the n samples of one call, collected round by round and judged together.
+class Followed:
+    """What the forecast chain says of the n samples of one call, beside those that have a score.
 
     Attributes:
         forecast: (n, F) what was forecast of each sample, engineering units; NaN where it has no score.
-        rounds: the samples that have a score.
-        quality: data-quality events, in order.
-        resting: positions of samples that have no score because the machine is off or settling.
-        stopped: assets that went off and the ticks at which they did, each with how many rounds were scored before.
+        off: (n,) which samples have no score because the machine is off or settling.
+        quality: data-quality events, each with the position of its sample.
     """
 
     forecast: Float32
-    rounds: list[ScoredRound] = field(default_factory=list)
-    quality: list[QualityEvent] = field(default_factory=list)
-    resting: list[Int64] = field(default_factory=list)
-    stopped: list[tuple[int, Int64, Int64]] = field(default_factory=list)
+    off: Bool
+    quality: list[tuple[int, QualityEvent]] = field(default_factory=list)
 
-    def position(self) -> Int64:
-        """Return (m,) the positions of the samples that have a score, round by round, of which there is one."""
-        return np.concatenate([one.position for one in self.rounds])
-
-    def present(self) -> Bool:
-        """Return (m, F) which of their cells count."""
-        return np.concatenate([one.present for one in self.rounds])
-
-    def averages(self) -> ScoringState:
-        """Return their averages, m rows."""
-        return ScoringState.concatenate([one.averages for one in self.rounds])
+    @staticmethod
+    def open(samples: int, sensors: int) -> "Followed":
+        """Return that nothing has a score yet."""
+        return Followed(np.full((samples, sensors), np.nan, np.float32), np.zeros(samples, np.bool_))

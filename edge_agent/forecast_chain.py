@@ -1,26 +1,47 @@
-"""The forecast chain: gate, off-condition, score averages, remember, forecast next.
+"""The forecast chain: gate, off-condition, forecasts, score averages.
 
 The gate masks what says nothing of the machine before anything else sees a sample. A sample is held against the
 forecast that was pending, then remembered, then the next forecast is made: a sample is never in the window that
-forecasts it.
+forecasts it. The samples of a tile are taken at once as far as they depend on each other in that way alone; where one
+of them starts something over (a gap, a stop of the machine, the end of maintenance), the tile is cut.
 """
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle
-from edge_agent.contract.grid import UNSET, rounds_of
-from edge_agent.contract.maintenance import in_maintenance
-from edge_agent.contract.quality_state import is_dead
+from edge_agent.contract.grid import UNSET
 from edge_agent.contract.scoring import Scorer
-from edge_agent.contract.sensor_gate import SensorGate
-from edge_agent.contract.types import Bool, Float32, Int64, Samples
-from edge_agent.detector_state import DetectorState, ScoredRound, ScoredSamples
+from edge_agent.contract.sensor_gate import Passed, SensorGate
+from edge_agent.contract.types import Bool, Float32, Int64, Places, Samples
+from edge_agent.detector_state import DetectorState, Followed, ScoredTile, Stopped
 from edge_agent.forecaster import Forecaster
+from edge_agent.tiles import Tile, places_of, tiles_of
 
 RESUMING = 10
 """Samples without a score after a gap that starts over."""
 RECALL = 0.99
 """Of a dead sensor's forecast each sample: forgotten within hundreds of samples, as it has nothing to go by."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What is to be done with the samples of a tile beside scoring them, (B, L) each; None where it is for none.
+
+    Attributes:
+        lost: a gap before the sample starts over.
+        resting: no score, as the machine is off or settling.
+        gone: the machine went off.
+        held: in maintenance.
+    """
+
+    lost: Bool | None
+    resting: Bool | None
+    gone: Bool | None
+    held: Bool | None
 
 
 class ForecastChain:
@@ -34,190 +55,284 @@ class ForecastChain:
     """
 
     def __init__(self, bundle: Bundle, forecaster: Forecaster, gate: SensorGate, scorer: Scorer) -> None:
-        self._bundle = bundle
+        self._manifest = bundle.manifest
+        self._model = bundle.scoring
         self._forecaster = forecaster
         self._gate = gate
         self._scorer = scorer
         self._scaling = bundle.manifest.scaling
-        self._sensor_count = len(bundle.manifest.sensors)
+        self._axis = bundle.manifest.axis
         self._off = bundle.manifest.off_condition
         self._off_sensor = bundle.manifest.sensor_names.index(self._off.sensor) if self._off else -1
 
-    def run(self, state: DetectorState, samples: Samples) -> ScoredSamples:
-        """Take samples (n) in order, and return what is to be judged; `state`, changed in place, knows their assets."""
-        forecast = np.full((len(samples), self._sensor_count), np.nan, np.float32)
-        scored = ScoredSamples(forecast)
-        for chosen in rounds_of(samples.asset) if len(samples) else []:
-            self._observe(
-                state, samples.asset[chosen], samples.tick[chosen], samples.values[chosen], chosen, scored
-            )
-        return scored
+    def run(
+        self, state: DetectorState, samples: Samples, followed: Followed
+    ) -> Iterator[ScoredTile | Stopped]:
+        """Take samples (n) in each asset's order, and yield what is to be judged before the next is asked for.
+
+        Args:
+            state: of the assets, changed in place.
+            samples: n, of one call.
+            followed: filled in.
+        """
+        for tile in tiles_of(samples.asset) if len(samples) else ():
+            tick, values = samples.tick[tile.position], samples.values[tile.position]
+            rows = places_of(tile.asset)
+            passed = self._gate.check(state.quality, rows, tick, values)
+            followed.quality += [(int(tile.position[at, l]), event) for at, l, event in passed.events]
+            course = self._course(state, rows, tick, passed)
+            for first, end in self._parts(state, rows, tick, course):
+                part = slice(first, end)
+                yield from self._follow(state, tile, rows, tick, passed, course, part, followed)
 
     def gated(self, state: DetectorState, samples: Samples) -> Samples:
         """Return the samples as the gate lets them through, without scoring them; NaN while the machine is off."""
         values = samples.values.copy()
-        for chosen in rounds_of(samples.asset):
-            asset, tick = samples.asset[chosen], samples.tick[chosen]
-            passed = self._gate.check(state.quality, asset, tick, values[chosen]).values
-            resting = self._follow_off(state, asset, passed)[0]
-            values[chosen] = passed if resting is None else np.where(resting[:, None], np.nan, passed)
+        for tile in tiles_of(samples.asset):
+            rows, tick = places_of(tile.asset), samples.tick[tile.position]
+            passed = self._gate.check(state.quality, rows, tick, samples.values[tile.position]).values
+            resting, _ = self._follow_off(state, rows, passed)
+            values[tile.position] = (
+                passed if resting is None else np.where(resting[..., None], np.float32(np.nan), passed)
+            )
         return Samples(samples.asset, samples.tick, values)
 
     def start_over(self, state: DetectorState, asset: Int64) -> None:
         """Forget what assets (B,) sent, but not what is normal for them: they warm up again."""
         for array in (state.seen, state.ring, state.cursor, state.hidden, state.pending):
             array[asset] = 0
-        state.scoring.forget(asset, self._bundle.scoring)
+        state.scoring.forget(asset, self._model)
 
-    def _observe(
-        self,
-        state: DetectorState,
-        asset: Int64,
-        tick: Int64,
-        values: Float32,
-        position: Int64,
-        scored: ScoredSamples,
-    ) -> None:
-        """Score one sample of each asset against the pending forecast, remember it, forecast the next."""
-        passed = self._gate.check(state.quality, asset, tick, values)
-        scored.quality += passed.events
-        resumed = self._restart_after_gaps(state, asset, tick)
-        scaled = self._scaling.apply(passed.values)
-        present = np.isfinite(scaled)
-        warm = state.seen[asset] >= self._bundle.manifest.warmup_ticks
-        resting = self._rest(state, asset, tick, passed.values, position, scored)
-        if resting is not None:
-            self._forget_averages(state, asset[resting])
-            warm &= ~resting
-        self._leave_maintenance(state, asset, tick)
-        if warm.any():
-            one = self._follow(state, asset[warm], scaled[warm], present[warm], position[warm])
-            scored.rounds.append(one)
-            scored.forecast[one.position] = self._scaling.invert(one.pending)
-        if passed.fed is not passed.values:
-            scaled = self._scaling.apply(passed.fed)
-            present = np.isfinite(scaled)
-        filled = self._filled(state, asset, scaled, present)
-        inputs = np.concatenate([filled, (~present).astype(np.float32)], axis=1)
-        if resumed.any():
-            self._prime(state, asset[resumed], inputs[resumed])
-        self._remember(state, asset, inputs)
-        state.last_tick[asset] = tick
+    def _course(self, state: DetectorState, rows: Places, tick: Int64, passed: Passed) -> _Course:
+        lost = None if passed.ordinary else self._lost(state, rows, tick)
+        resting, gone = self._follow_off(state, rows, passed.values)
+        maintenance, held = state.maintenance, None
+        if maintenance.until[rows].max() > -np.inf:
+            time = self._axis.time_of(tick)
+            held = (maintenance.since[rows][:, None] <= time) & (time < maintenance.until[rows][:, None])
+        return _Course(lost, resting, gone, held)
 
-    def _restart_after_gaps(self, state: DetectorState, asset: Int64, tick: Int64) -> Bool:
-        """Start over after a gap that is too long, and return (B,) which assets did.
+    def _lost(self, state: DetectorState, rows: Places, tick: Int64) -> Bool | None:
+        """Return (B, L) before which samples there is a gap that starts over.
 
         Ticks of a shorter one are no samples: nothing arrived, nothing is remembered. Feeding them with forecasts of
         forecasts was measured to forecast worse (docs/decisions/0002).
         """
-        last = state.last_tick[asset]
-        known = last != UNSET
-        gap = np.where(known, tick - np.where(known, last, tick) - 1, 0)
-        lost = gap > self._bundle.manifest.max_gap_ticks
-        if lost.any():
-            self.start_over(state, asset[lost])
-        return lost
-
-    def _rest(
-        self,
-        state: DetectorState,
-        asset: Int64,
-        tick: Int64,
-        values: Float32,
-        position: Int64,
-        scored: ScoredSamples,
-    ) -> Bool | None:
-        """Return (B,) which samples have no score because the machine is off or settling, None where none has."""
-        resting, gone = self._follow_off(state, asset, values)
-        if resting is None or not resting.any():
-            return None
-        scored.resting.append(position[resting])
-        if len(gone):
-            scored.stopped.append((len(scored.rounds), asset[gone], tick[gone]))
-        return resting
-
-    def _follow_off(self, state: DetectorState, asset: Int64, values: Float32) -> tuple[Bool | None, Int64]:
-        """Return (B,) whether each sample is to have no score, and the places of those that just went off."""
-        if self._off is None:
-            return None, np.empty(0, np.int64)
-        before = state.off[asset]
-        state.off[asset], state.settling[asset], resting = self._off.follow(
-            before, state.settling[asset], values[:, self._off_sensor]
+        last = state.last_tick[rows]
+        before = np.concatenate(
+            [np.where(last == UNSET, tick[:, 0] - 1, last)[:, None], tick[:, :-1]], axis=1
         )
-        return resting, np.flatnonzero(state.off[asset] & ~before)
+        lost = tick - before - 1 > self._manifest.max_gap_ticks
+        return lost if lost.any() else None
 
-    def _forget_averages(self, state: DetectorState, asset: Int64) -> None:
-        """Let the averages begin anew when the machine has settled; the slow drift of its levels stays known.
+    def _follow_off(
+        self, state: DetectorState, rows: Places, values: Float32
+    ) -> tuple[Bool | None, Bool | None]:
+        """Return (B, L) whether each sample is to have no score, and which of them say that the machine went off."""
+        if self._off is None:
+            return None, None
+        off, left, resting = self._off.follow(
+            state.off[rows], state.settling[rows], values[..., self._off_sensor]
+        )
+        gone = off & ~np.concatenate([state.off[rows][:, None], off[:, :-1]], axis=1)
+        state.off[rows], state.settling[rows] = off[:, -1], left[:, -1]
+        return resting, gone
 
-        The forecaster is fed all the time: it has learnt stops, and is ready at the start (docs/decisions/0004).
-        """
-        state.scoring.forget(asset, self._bundle.scoring)
-
-    def _leave_maintenance(self, state: DetectorState, asset: Int64, tick: Int64) -> None:
-        """Note whether samples are in maintenance; the averages of assets that just left it start from zero."""
-        maintenance = state.maintenance
-        if not np.isfinite(maintenance.until[asset]).any():
-            return
-        now = in_maintenance(maintenance, asset, self._bundle.manifest.axis.time_of(tick))
-        left = asset[maintenance.last[asset] & ~now]
-        maintenance.last[asset] = now
-        if len(left):
-            state.scoring.forget(left, self._bundle.scoring)
+    def _parts(
+        self, state: DetectorState, rows: Places, tick: Int64, course: _Course
+    ) -> list[tuple[int, int]]:
+        """Return first and end of the parts of a tile's columns in which nothing changes but at the first."""
+        ticks = tick.shape[1]
+        if ticks == 1:
+            return [(0, 1)]
+        cut = np.zeros(ticks, np.bool_)
+        if course.lost is not None:
+            cut |= course.lost.any(axis=0)
+        for flag in (course.resting, course.held):
+            if flag is not None:
+                cut[1:] |= (flag[:, 1:] != flag[:, :-1]).any(axis=0)
+        warmup = self._manifest.warmup_ticks
+        cuts = {0, ticks, *np.flatnonzero(cut).tolist()}
+        cuts |= {at for at in np.unique(warmup - state.seen[rows]).tolist() if 0 < at < ticks}
+        if course.lost is not None:
+            # After a gap they are warm again so many samples later.
+            ready = min(RESUMING, warmup)
+            cuts |= {
+                at + ready for at in np.flatnonzero(course.lost.any(axis=0)).tolist() if at + ready < ticks
+            }
+        return list(pairwise(sorted(cuts)))
 
     def _follow(
-        self, state: DetectorState, asset: Int64, scaled: Float32, present: Bool, position: Int64
-    ) -> ScoredRound:
-        """Take samples into the averages; what is read in maintenance teaches the slow drift nothing."""
-        pending = state.pending[asset]
-        level = scaled.astype(np.float64)
-        before = state.scoring.take(asset)
-        followed = self._scorer.follow(before, level - pending, level, present)
-        taught = ~state.maintenance.last[asset]
-        if not taught.all():
-            followed.bias = np.where(taught[:, None, None], followed.bias, before.bias)
-        state.scoring.put(asset, followed)
-        return ScoredRound(asset, position, present, scaled, pending, followed)
+        self,
+        state: DetectorState,
+        tile: Tile,
+        rows: Places,
+        tick: Int64,
+        passed: Passed,
+        course: _Course,
+        part: slice,
+        followed: Followed,
+    ) -> Iterator[ScoredTile | Stopped]:
+        """Forecast and score the samples of some columns of a tile, in which nothing changes but at the first."""
+        first, position = part.start, tile.position[:, part]
+        lost = np.empty(0, np.int64)
+        if course.lost is not None:
+            lost = np.flatnonzero(course.lost[:, first])
+            self._start_over_after_gap(state, tile.asset[lost])
+        warm = state.seen[rows] >= self._manifest.warmup_ticks
+        if course.resting is not None:
+            resting = course.resting[:, first]
+            if resting.any():
+                gone = np.flatnonzero(course.gone[:, first]) if course.gone is not None else lost
+                if len(gone):
+                    yield Stopped(tile.asset[gone], tick[gone, first], position[gone, 0])
+                followed.off[position[resting]] = True
+                # The forecaster is fed all the time: it has learnt stops, and is ready at the start
+                # (docs/decisions/0004). The averages begin anew when the machine has settled.
+                state.scoring.forget(tile.asset[resting], self._model)
+                warm &= ~resting
+        held = self._follow_maintenance(state, tile.asset, course, first)
+        values = passed.values[:, part]
+        scaled = self._scaling.apply(values)
+        present = None if passed.ordinary else np.isfinite(scaled)
+        if present is not None and present.all():
+            present = None
+        pending = self._forecast(state, rows, scaled, present, passed, part, lost)
+        state.last_tick[rows] = tick[:, part][:, -1]
+        if warm.all():
+            yield self._score(state, rows, position, tick[:, part], held, present, scaled, pending, followed)
+        elif warm.any():
+            some = np.flatnonzero(warm)
+            yield self._score(
+                state, tile.asset[some], position[some], tick[some, part],
+                None if held is None else held[some],
+                None if present is None else present[some], scaled[some], pending[some], followed,
+            )  # fmt: skip
 
-    def _filled(self, state: DetectorState, asset: Int64, scaled: Float32, present: Bool) -> Float32:
-        """Return the inputs with missing cells filled by the forecast, which for a dead sensor is held back.
+    def _start_over_after_gap(self, state: DetectorState, asset: Int64) -> None:
+        """Forget what assets (B,) sent; once primed, only a few samples go by without a score, not a warm-up."""
+        if len(asset):
+            self.start_over(state, asset)
+            state.seen[asset] = max(self._manifest.warmup_ticks - RESUMING, 0)
+
+    def _follow_maintenance(
+        self, state: DetectorState, asset: Int64, course: _Course, first: int
+    ) -> Bool | None:
+        """Return (B,) which assets are in maintenance; the averages of those that just left it start from zero."""
+        if course.held is None:
+            return None
+        held, maintenance = course.held[:, first], state.maintenance
+        left = asset[maintenance.last[asset] & ~held]
+        maintenance.last[asset] = held
+        if len(left):
+            state.scoring.forget(left, self._model)
+        return held if held.any() else None
+
+    def _score(
+        self,
+        state: DetectorState,
+        rows: Places,
+        position: Int64,
+        tick: Int64,
+        held: Bool | None,
+        present: Bool | None,
+        scaled: Float32,
+        pending: Float32,
+        followed: Followed,
+    ) -> ScoredTile:
+        """Take samples into the averages; what is read in maintenance teaches the slow drift nothing."""
+        level = scaled.astype(np.float64)
+        own = state.scoring.take(rows)
+        taught = None if held is None else ~held
+        averages = self._scorer.follow(own, level - pending, level, present, tick, taught)
+        if not isinstance(rows, slice):
+            state.scoring.put(rows, own)
+        followed.forecast[position] = self._scaling.invert(pending)
+        width = scaled.shape[2]
+        return ScoredTile(
+            rows, position, tick, held, None if present is None else present.reshape(-1, width),
+            scaled.reshape(-1, width), pending.reshape(-1, width), averages,
+        )  # fmt: skip
+
+    def _forecast(
+        self,
+        state: DetectorState,
+        rows: Places,
+        scaled: Float32,
+        present: Bool | None,
+        passed: Passed,
+        part: slice,
+        lost: Int64,
+    ) -> Float32:
+        """Feed the forecaster and return what was pending of each sample (B, L, F), scaled.
+
+        A missing cell is filled by the forecast, which the samples before it make: there the ticks are cut.
+        """
+        if passed.fed is not passed.values:
+            scaled = self._scaling.apply(passed.fed[:, part])
+            present = np.isfinite(scaled)
+        count, ticks, width = scaled.shape
+        inputs = np.zeros((count, ticks, 2 * width), np.float32)
+        inputs[..., :width] = scaled
+        pending = np.empty((count, ticks, width), np.float32)
+        pending[:, 0] = state.pending[rows]
+        cuts = [0, ticks]
+        if present is not None:
+            cuts = sorted({*cuts, *np.flatnonzero(~present.all(axis=(0, 2))).tolist()})
+        for first, end in pairwise(cuts):
+            if present is not None:
+                dead = None if passed.dead is None else passed.dead[:, part][:, first]
+                self._fill(inputs[:, first], present[:, first], dead, pending[:, first])
+            if first == 0 and len(lost):
+                self._prime(state, np.arange(len(state.seen))[rows][lost], inputs[lost, 0])
+            ahead = self._remember(state, rows, inputs[:, first:end])
+            pending[:, first + 1 : end + 1] = ahead[:, : ticks - first - 1]
+        state.pending[rows] = ahead[:, -1]
+        return pending
+
+    def _fill(self, inputs: Float32, present: Bool, dead: Bool | None, pending: Float32) -> None:
+        """Fill missing cells of inputs (B, I) by the forecast (B, F), which for a dead sensor is held back.
 
         Fed with its own forecasts for long, a slow sensor's runs away, and those of the others with it.
         """
-        if present.all():
-            return scaled
-        pending, model = state.pending[asset], self._scorer.model
-        dead = is_dead(state.quality.reason[asset])
-        held = np.clip(RECALL * pending, model.low, model.high)
-        return np.where(present, scaled, np.where(dead, held, pending)).astype(np.float32)
+        width = present.shape[1]
+        if dead is not None:
+            held = np.clip(RECALL * pending, self._model.low, self._model.high)
+            pending = np.where(dead, held, pending)
+        inputs[:, :width] = np.where(present, inputs[:, :width], pending)
+        inputs[:, width:] = ~present
 
     def _prime(self, state: DetectorState, asset: Int64, inputs: Float32) -> None:
         """Let the forecaster believe that what it reads after a gap has been so for a window.
 
-        Then only a few samples go by without a score, not a whole warm-up; `RESUMING` of them, in which the forecast
-        finds what moves.
+        In the `RESUMING` samples that go by without a score the forecast finds what moves.
         """
-        manifest = self._bundle.manifest
-        for _ in range(manifest.window_length):
-            self._remember(state, asset, inputs)
-        state.seen[asset] = max(manifest.warmup_ticks - RESUMING, 0)
+        seen = state.seen[asset]
+        self._remember(state, asset, np.repeat(inputs[:, None], self._manifest.window_length, axis=1))
+        state.seen[asset] = seen
 
-    def _remember(self, state: DetectorState, asset: Int64, inputs: Float32) -> None:
-        """Put inputs (B, I) into the ring, advance the forecaster and keep its next forecast."""
-        state.ring[asset, state.cursor[asset]] = inputs
-        state.cursor[asset] = (state.cursor[asset] + 1) % self._bundle.manifest.window_length
-        state.seen[asset] += 1
+    def _remember(self, state: DetectorState, rows: Places, inputs: Float32) -> Float32:
+        """Feed inputs (B, L, I) and return the forecasts (B, L, F) of the ticks after each."""
+        ticks = inputs.shape[1]
+        state.seen[rows] += ticks
         if self._forecaster.inference == "step":
-            ahead, state.hidden[asset] = self._forecaster.step(inputs, state.hidden[asset])
-        else:
-            ahead = self._forecast_window(state, asset)
-        state.pending[asset] = ahead[:, 0, :, 0]
+            ahead, state.hidden[rows] = self._forecaster.advance(inputs, state.hidden[rows])
+            return ahead[:, :, 0, :, 0]
+        return self._forecast_windows(state, rows, inputs)
 
-    def _forecast_window(self, state: DetectorState, asset: Int64) -> Float32:
-        """Forecast from the ring; assets whose ring is not full yet keep a zero forecast."""
-        length = self._bundle.manifest.window_length
-        ahead = np.zeros((len(asset), 1, self._sensor_count, 1), np.float32)
-        full = state.seen[asset] >= length
+    def _forecast_windows(self, state: DetectorState, rows: Places, inputs: Float32) -> Float32:
+        """Forecast from the ring; where that is not full yet the forecast is zero."""
+        count, ticks, width = inputs.shape
+        length = self._manifest.window_length
+        order = (state.cursor[rows][:, None] + np.arange(length)) % length
+        ring = state.ring[rows][np.arange(count)[:, None], order]
+        readings = np.concatenate([ring, inputs], axis=1)
+        windows = np.lib.stride_tricks.sliding_window_view(readings[:, 1:], length, axis=1).transpose(
+            0, 1, 3, 2
+        )
+        full = state.seen[rows][:, None] - ticks + np.arange(1, ticks + 1) >= length
+        ahead = np.zeros((count, ticks, width // 2), np.float32)
         if full.any():
-            order = (state.cursor[asset[full], None] + np.arange(length)) % length
-            ahead[full] = self._forecaster.window(state.ring[asset[full, None], order])[:, :1]
+            ahead[full] = self._forecaster.window(windows[full])[:, 0, :, 0]
+        state.ring[rows], state.cursor[rows] = readings[:, -length:], 0
         return ahead

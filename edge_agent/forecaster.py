@@ -11,6 +11,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 from numpy.typing import NDArray
 
+from edge_agent.contract.bundle import CHUNK
 from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.types import Float32
 
@@ -63,7 +64,7 @@ class OnnxGraph:
 
 
 class Forecaster:
-    """The step and the window form of one forecaster.
+    """The forms of one forecaster: the step and the chunk, which carry state, or the window.
 
     Args:
         directory: the bundle's directory.
@@ -76,6 +77,7 @@ class Forecaster:
         self.inference = inference
         self.state_size = state_size
         self._graph = OnnxGraph(directory / f"{inference}.onnx", provider)
+        self._chunk = OnnxGraph(directory / CHUNK, provider) if inference == "step" else None
         self.provider = self._graph.provider
 
     def step(self, inputs: Float32, state: Float32) -> tuple[Float32, Float32]:
@@ -88,16 +90,22 @@ class Forecaster:
         Returns:
             The forecast (B, H, F, P) of the next ticks and the new state (B, S).
         """
-        if len(inputs) <= MAX_BATCH:
-            forecast, after = self._graph.run_in_order(
-                ["forecast", "next_state"], {"input": inputs, "state": state}
-            )
-            return forecast, after
-        parts = [
-            self.step(inputs[at : at + MAX_BATCH], state[at : at + MAX_BATCH])
-            for at in range(0, len(inputs), MAX_BATCH)
-        ]
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        return _in_batches(self._graph, inputs, state)
+
+    def advance(self, inputs: Float32, state: Float32) -> tuple[Float32, Float32]:
+        """Advance L ticks.
+
+        Args:
+            inputs: (B, L, I) scaled inputs.
+            state: (B, S) packed state, zero at the start.
+
+        Returns:
+            The forecasts (B, L, H, F, P) of the ticks after each, and the new state (B, S).
+        """
+        if inputs.shape[1] == 1 or self._chunk is None:
+            forecast, after = self.step(inputs[:, 0], state)
+            return forecast[:, None], after
+        return _in_batches(self._chunk, inputs, state)
 
     def window(self, windows: Float32) -> Float32:
         """Forecast (B, H, F, P) from windows (B, T, I) of scaled inputs, oldest row first."""
@@ -106,6 +114,20 @@ class Forecaster:
             for at in range(0, len(windows), MAX_BATCH)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _in_batches(graph: OnnxGraph, inputs: Float32, state: Float32) -> tuple[Float32, Float32]:
+    """Return forecasts and new states (B, S) of a graph that carries state, however many assets there are."""
+    parts = [
+        graph.run_in_order(
+            ["forecast", "next_state"],
+            {"input": inputs[at : at + MAX_BATCH], "state": state[at : at + MAX_BATCH]},
+        )
+        for at in range(0, len(inputs), MAX_BATCH)
+    ]
+    if len(parts) == 1:
+        return parts[0][0], parts[0][1]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _first_line(reason: Exception) -> str:

@@ -1,10 +1,12 @@
 """The judge: averages → statistics → what is usual of late → score → alarms, onsets, drift and budget.
 
-Averages become statistics at once for all samples of a call; what depends on the sample before, round by round.
+What does not depend on the sample before is weighed for a whole tile. What does is judged tick by tick, all assets of a
+tile at once; ticks at which nothing happens are passed by together (`uneventful`).
 """
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,48 +24,56 @@ from edge_agent.contract.alarms import (
 from edge_agent.contract.budget_controller import BudgetController, BudgetState
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.drift import DriftWatch
-from edge_agent.contract.maintenance import in_maintenance
 from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.onset import follow_onsets
-from edge_agent.contract.scoring import ASPECTS, Scorer
+from edge_agent.contract.scoring import Scorer
 from edge_agent.contract.signature import changed, directions
 from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
 from edge_agent.contract.trailing import follow_blocks
-from edge_agent.contract.types import AlarmEvent, Bool, DriftEvent, Float64, Int64, Outcomes, Samples
-from edge_agent.detector_state import DetectorState, ScoredRound, ScoredSamples
+from edge_agent.contract.types import (
+    AlarmEvent,
+    Bool,
+    DriftEvent,
+    Float64,
+    Int64,
+    Outcomes,
+    Places,
+    Samples,
+)
+from edge_agent.detector_state import DetectorState, Followed, ScoredTile, Stopped
+from edge_agent.tiles import places_of
+from edge_agent.uneventful import Uneventful, follow_drift
+from edge_agent.weighing import Weighed, Weigher
+
+AHEAD = 64
+"""Ticks that are looked at together after one at which something happened; then twice as many each time."""
+
+Event = TypeVar("Event")
 
 
 @dataclass
-class _Verdict:
-    """What is said of the n samples of one call: NaN and False until their round.
+class Verdict:
+    """What is said of the n samples of one call: NaN and False until their turn.
 
     Attributes:
-        time: (n,) seconds since the epoch.
-        aspects: (n, 3) see `Scorer.aspects`.
-        sudden: (n,) see `Scorer.sudden`.
-        statistic, score, alarm, factor, drift, onset, events, advice: see `Outcomes`.
+        statistic, score, alarm, factor, drift, onset: see `Outcomes`.
+        events, advice: each with the position of its sample.
     """
 
-    time: Float64
-    aspects: Float64
-    sudden: Float64
     statistic: Float64
     score: Float64
     factor: Float64
     drift: Float64
     alarm: Bool
     onset: Bool
-    events: list[AlarmEvent] = field(default_factory=list)
-    advice: list[DriftEvent] = field(default_factory=list)
+    events: list[tuple[int, AlarmEvent]] = field(default_factory=list)
+    advice: list[tuple[int, DriftEvent]] = field(default_factory=list)
 
     @staticmethod
-    def open(time: Float64, alarm: Bool) -> "_Verdict":
-        """Return that nothing is known of samples at `time` (n,), but whether their asset was in `alarm`."""
-        count = len(time)
-        sudden, statistic, score, factor, drift = (np.full(count, np.nan) for _ in range(5))
-        onset = np.zeros(count, np.bool_)
-        aspects = np.full((count, ASPECTS), np.nan)
-        return _Verdict(time, aspects, sudden, statistic, score, factor, drift, alarm, onset)
+    def open(alarm: Bool) -> "Verdict":
+        """Return that nothing is known of samples but whether their asset was in `alarm` (n,)."""
+        statistic, score, factor, drift = np.full((4, len(alarm)), np.nan)
+        return Verdict(statistic, score, factor, drift, alarm, np.zeros(len(alarm), np.bool_))
 
 
 class Judge:
@@ -86,46 +96,52 @@ class Judge:
         self._scorer = scorer
         self._alarm_rules = alarm_rules
         self._blame = Blame(bundle, scorer)
-        self._scaling = manifest.scaling
+        self._scaling, self._axis = manifest.scaling, manifest.axis
         self._deviation = (
             MinimumDeviation(manifest.sensor_names, alarm_rules.sensors) if alarm_rules.sensors else None
         )
-        self._adapts = manifest.adaptation != "frozen"
-        # A history too short for a claim of rarity has not seen the sensors' whole range either: leaving it proves
-        # nothing, except for a sensor that never moved, or where a range that is left for good becomes the usual one.
-        short = manifest.threshold.basis == "margin" and not self._adapts
-        self._guarded = self._scaling.constant | (not short)
         budget, interval = manifest.threshold.alarms_per_week, manifest.sampling_interval_seconds
         self._controller = BudgetController(budget, interval) if adaptive else None
         self._drift = None if manifest.drift is None else DriftWatch(manifest.drift, bundle.scoring)
+        self._weigher = Weigher(bundle, scorer)
+        self._uneventful = Uneventful(
+            bundle, scorer, self._weigher, alarm_rules, self._controller, self._drift
+        )
 
-    def judge(self, state: DetectorState, samples: Samples, scored: ScoredSamples) -> Outcomes:
-        """Turn collected averages into scores at once, then follow the alarms round by round.
+    def judge(self, state: DetectorState, tile: ScoredTile, verdict: Verdict) -> None:
+        """Turn the averages of a tile into scores, and follow its alarms.
 
         Args:
             state: changed in place.
-            samples: n, of one call.
-            scored: what the forecast chain found in them.
+            tile: whose averages are those of its samples.
+            verdict: filled in.
         """
-        count = len(samples)
-        verdict = _Verdict.open(
-            self._bundle.manifest.axis.time_of(samples.tick), state.alarms.active[samples.asset]
-        )
-        if scored.rounds:
-            self._weigh(state, samples, scored, verdict)
-            for number, one in enumerate(scored.rounds):
-                verdict.events += self._stop_alarms(state, scored, number)
-                self._judge_round(state, samples, one, verdict)
-        verdict.events += self._stop_alarms(state, scored, len(scored.rounds))
-        off = np.zeros(count, np.bool_)
-        off[np.concatenate([*scored.resting, np.empty(0, np.int64)])] = True
+        asset = np.arange(len(state.last_tick))[tile.rows]
+        weighed = self._weigher.weigh(tile, asset)
+        if tile.tick.shape[1] == 1:
+            self._judge_tick(state, weighed, np.arange(len(asset)), 0, verdict)
+        else:
+            self._judge_ticks(state, weighed, np.arange(len(asset)), verdict)
+
+    def stop(self, state: DetectorState, stopped: Stopped, verdict: Verdict) -> None:
+        """End the alarms of assets that went off; a machine that is off names no sensors."""
+        ended = stop_alarms(state.alarms, stopped.asset)
+        which = np.flatnonzero(np.isin(stopped.asset, ended))
+        times = self._axis.time_of(stopped.tick[which])
+        for at, time in zip(which.tolist(), times.tolist(), strict=True):
+            event = self._blame.event(state.alarms, "end", int(stopped.asset[at]), time, np.nan, ())
+            verdict.events.append((int(stopped.position[at]), replace(event, end_reason=OFF)))
+
+    def outcomes(self, samples: Samples, followed: Followed, verdict: Verdict) -> Outcomes:
+        """Return what is said of samples (n) when all of them are judged; events come in the order of the samples."""
+        off = followed.off
         verdict.alarm[off] = False
         _carry(verdict.alarm, samples.asset, np.isfinite(verdict.score) | off)
         return Outcomes(
-            samples.asset, samples.tick, verdict.time, verdict.score, verdict.statistic, verdict.alarm,
-            scored.forecast, verdict.events, scored.quality,
+            samples.asset, samples.tick, self._axis.time_of(samples.tick), verdict.score, verdict.statistic,
+            verdict.alarm, followed.forecast, _in_order(verdict.events), _in_order(followed.quality),
             off=None if self._bundle.manifest.off_condition is None else off,
-            advice=verdict.advice,
+            advice=_in_order(verdict.advice),
             factor=None if self._controller is None else verdict.factor,
             drift=None if self._drift is None else verdict.drift,
             onset=verdict.onset,
@@ -136,158 +152,167 @@ class Judge:
         if self._controller is not None:
             self._controller.forgive(state, assets)
 
-    def _weigh(
-        self, state: DetectorState, samples: Samples, scored: ScoredSamples, verdict: _Verdict
-    ) -> None:
-        """Fill in what does not depend on the sample before: the aspects, and the score if nothing adapts it."""
-        averages, position = scored.averages(), scored.position()
-        guard = self._scorer.guard(averages, self._guarded)
-        statistics = self._scorer.statistics(averages, scored.present())
-        verdict.aspects[position] = self._scorer.aspects(statistics, guard)
-        verdict.sudden[position] = self._scorer.sudden(statistics)
-        if not self._adapts:
-            usual = state.trailing.normaliser[samples.asset]
-            verdict.statistic = self._against_usual(verdict.aspects, usual)
-            verdict.score = self._bundle.manifest.threshold.score(verdict.statistic)
+    def _judge_ticks(self, state: DetectorState, weighed: Weighed, places: Int64, verdict: Verdict) -> None:
+        """Judge all ticks of some assets of a tile; those to which nothing happens do not wait for the others."""
+        at, ahead, count = 0, weighed.time.shape[1], weighed.time.shape[1]
+        while at < count:
+            columns = slice(at, min(at + ahead, count))
+            stretch = self._uneventful.look_ahead(state, weighed, places, columns)
+            width = columns.stop - at
+            calm = stretch.clear == width
+            if at == 0 and width == count and calm.any() and not calm.all():
+                self._judge_ticks(state, weighed, places[calm], verdict)
+                places = places[~calm]
+                continue
+            clear = int(stretch.clear.min())
+            if clear:
+                self._uneventful.pass_by(state, weighed, stretch, clear)
+                part = slice(0, clear)
+                position = weighed.tile.position[places, at : at + clear]
+                verdict.statistic[position] = stretch.statistic[:, part]
+                verdict.score[position] = stretch.score[:, part]
+                verdict.factor[position] = stretch.factor[:, part]
+                verdict.alarm[position] = state.alarms.active[weighed.asset[places]][:, None]
+                verdict.drift[position] = state.drift.drift(weighed.asset[places])[:, None]
+                at += clear
+            if clear == width:
+                ahead *= 2
+                continue
+            self._judge_tick(state, weighed, places, at, verdict)
+            at, ahead = at + 1, AHEAD
 
-    def _judge_round(
-        self, state: DetectorState, samples: Samples, one: ScoredRound, verdict: _Verdict
+    def _judge_tick(
+        self, state: DetectorState, weighed: Weighed, places: Int64, column: int, verdict: Verdict
     ) -> None:
-        rows, at = one.asset, one.position
-        time = verdict.time[at]
-        statistic, score = self._score(state, one, verdict)
+        """Judge one sample of each of some assets of a tile."""
+        tile, asset = weighed.tile, weighed.asset[places]
+        rows, at = places_of(asset), tile.position[places, column]
+        time, aspects = weighed.time[places, column], weighed.aspects[places, column]
+        factor = (
+            np.ones(len(asset)) if self._controller is None else self._controller.factor(state.budget, rows)
+        )
+        statistic = self._weigher.statistic(aspects, state.trailing.normaliser[rows])
+        score = self._weigher.score(statistic, factor)
+        verdict.factor[at], verdict.statistic[at], verdict.score[at] = factor, statistic, score
         heeded = score, statistic
-        held = in_maintenance(state.maintenance, rows, time)
-        if held.any():
-            verdict.events += self._end_for_maintenance(state, held, one, time, score)
+        held = None if tile.held is None else tile.held[places]
+        if held is not None and held.any():
+            self._end_for_maintenance(state, held, weighed, places, column, score, verdict)
             heeded = np.where(held, 0.0, score), np.where(held, 0.0, statistic)
-        happened = self._follow_alarms(state, one, time, *heeded)
-        onset = follow_onsets(state.onsets, rows, verdict.sudden[at], happened.started)
-        happened = self._tell_of_changes(state, happened, one, score, onset)
-        verdict.onset[at] = onset
-        verdict.alarm[at] = state.alarms.active[rows]
-        if self._adapts:
-            self._learn_usual(state, rows, verdict.aspects[at], held)
-        verdict.advice += self._follow_drift(state, one, samples.tick[at], time)
+        permit = self._permit(weighed, places, column)
+        happened = self._follow_alarms(state, rows, time, *heeded, factor, permit)
+        onset = follow_onsets(state.onsets, rows, weighed.sudden[places, column], happened.started)
+        active = state.alarms.active[rows]
+        if active.any():
+            happened = self._tell_of_changes(state, happened, weighed, places, column, score, onset)
+        verdict.onset[at], verdict.alarm[at] = onset, active
+        if self._weigher.adapts:
+            self._learn_usual(state, asset, aspects, held)
+        self._follow_drift(state, weighed, places, column, verdict)
         verdict.drift[at] = state.drift.drift(rows)
         if happened.any():
-            verdict.events += self._blame.events(state.alarms, happened, one, time, score, onset)
+            found = self._blame.events(state.alarms, happened, weighed, places, column, score, onset)
+            verdict.events += [(int(at[place]), event) for place, event in found]
 
-    def _score(self, state: DetectorState, one: ScoredRound, verdict: _Verdict) -> tuple[Float64, Float64]:
-        """Fill in and return the statistics (B,) and scores (B,) of one round, by what is usual and the factor now."""
-        rows, at = one.asset, one.position
-        factor = self._factor(state, rows)
-        verdict.factor[at] = factor
-        if self._adapts:
-            usual = state.trailing.normaliser[rows]
-            verdict.statistic[at] = self._against_usual(verdict.aspects[at], usual)
-        if self._adapts or (factor != 1.0).any():
-            verdict.score[at] = self._bundle.manifest.threshold.score(verdict.statistic[at] / factor)
-        return verdict.statistic[at], verdict.score[at]
-
-    def _against_usual(self, aspects: Float64, normaliser: Float64) -> Float64:
-        """Return the fused statistic (n,) of aspects (n, 3) over what is usual of late; NaN where there is none."""
-        fused = self._scorer.fuse(aspects, normaliser)
-        guard = self._scorer.news(aspects, normaliser) * self._bundle.manifest.threshold.value
-        return np.where(np.isnan(aspects[:, 0]), np.nan, np.maximum(fused, guard))
-
-    def _learn_usual(self, state: DetectorState, rows: Int64, aspects: Float64, held: Bool) -> None:
+    def _learn_usual(self, state: DetectorState, asset: Int64, aspects: Float64, held: Bool | None) -> None:
         """Take samples into what is usual of late; none in maintenance, in an alarm only if the operator wants that."""
         manifest = self._bundle.manifest
-        learn = ~held & ((manifest.adaptation == "automatic") | ~state.alarms.active[rows])
-        known = np.nan_to_num(aspects, nan=0.0)
-        follow_blocks(state.trailing, rows, known, learn, manifest.block_rows, self._bundle.scoring.least)
-
-    def _stop_alarms(self, state: DetectorState, scored: ScoredSamples, rounds: int) -> list[AlarmEvent]:
-        """End the alarms of assets that went off after `rounds` rounds; a machine that is off names no sensors."""
-        events = []
-        while scored.stopped and scored.stopped[0][0] <= rounds:
-            _, assets, ticks = scored.stopped.pop(0)
-            stopped = stop_alarms(state.alarms, assets)
-            times = self._bundle.manifest.axis.time_of(ticks[np.isin(assets, stopped)])
-            for asset, time in zip(stopped.tolist(), times.tolist(), strict=True):
-                event = self._blame.event(state.alarms, "end", asset, time, np.nan, ())
-                events.append(replace(event, end_reason=OFF))
-        return events
+        learn = (manifest.adaptation == "automatic") | ~state.alarms.active[asset]
+        if held is not None:
+            learn &= ~held
+        known = np.nan_to_num(aspects, nan=0.0)[:, None]
+        follow_blocks(
+            state.trailing, asset, known, learn[:, None], manifest.block_rows, self._bundle.scoring.least
+        )
 
     def _end_for_maintenance(
-        self, state: DetectorState, held: Bool, one: ScoredRound, time: Float64, score: Float64
-    ) -> list[AlarmEvent]:
+        self, state: DetectorState, held: Bool, weighed: Weighed, places: Int64, column: int, score: Float64,
+        verdict: Verdict,
+    ) -> None:  # fmt: skip
         """End the alarms that are open in maintenance; the events say why."""
+        asset = weighed.asset[places]
+        ended = held & state.alarms.active[asset]
+        if not ended.any():
+            return
         none = np.zeros(len(held), np.bool_)
-        ended = held & state.alarms.active[one.asset]
         happened = Transitions(none, none, ended, none, none, none)
-        events = self._blame.events(state.alarms, happened, one, time, score, none)
-        forget_alarms(state.alarms, one.asset[ended])
-        return [replace(event, end_reason="maintenance") for event in events]
+        found = self._blame.events(state.alarms, happened, weighed, places, column, score, none)
+        forget_alarms(state.alarms, asset[ended])
+        position = weighed.tile.position[places, column]
+        verdict.events += [
+            (int(position[at]), replace(event, end_reason="maintenance")) for at, event in found
+        ]
 
     def _follow_alarms(
-        self, state: DetectorState, one: ScoredRound, time: Float64, score: Float64, statistic: Float64
-    ) -> Transitions:
-        manifest, rows = self._bundle.manifest, one.asset
-        value = manifest.threshold.value * self._factor(state, rows)
+        self, state: DetectorState, rows: Places, time: Float64, score: Float64, statistic: Float64, factor: Float64,
+        permit: Permit | None,
+    ) -> Transitions:  # fmt: skip
+        manifest = self._bundle.manifest
+        value = manifest.threshold.value * factor
         quiet, calm = statistic < CLEAR_RATIO * value, statistic < ONSET_RATIO * value
         happened = follow_alarms(
             state.alarms, rows, time, score, quiet, self._alarm_rules,
-            manifest.sampling_interval_seconds, calm, self._permit(one),
+            manifest.sampling_interval_seconds, calm, permit,
         )  # fmt: skip
         if self._controller is not None:
-            resting = quiet & ~state.alarms.active[rows]
-            self._controller.follow(state.budget, rows, time, happened.started, resting)
-            ratio = statistic / manifest.threshold.value
-            self._controller.let_pass(state.budget, rows, state.alarms.active[rows], ratio)
+            active = state.alarms.active[rows]
+            self._controller.follow(state.budget, rows, time, happened.started, quiet & ~active)
+            if active.any():
+                ratio = statistic / manifest.threshold.value
+                self._controller.let_pass(state.budget, rows, active, ratio)
         for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
             self.held_back[reason] += int(np.count_nonzero(which))
         return happened
 
-    def _permit(self, one: ScoredRound) -> Permit | None:
+    def _permit(self, weighed: Weighed, places: Int64, column: int) -> Permit | None:
         """Return what says whether sensors deviate enough for an alarm; None where no sensor has a rule."""
-        deviation = self._deviation
+        deviation, tile = self._deviation, weighed.tile
         if deviation is None:
             return None
 
         def permit(at: Int64) -> Bool:
-            averages, present = one.averages.take(at), one.present[at]
-            actual = self._scaling.invert(one.scaled[at])
-            expected = self._blame.expected(averages, one.pending[at])
+            rows = weighed.flat(places[at], column)
+            averages = tile.averages.take(rows)
+            present = None if tile.present is None else tile.present[rows]
+            actual = self._scaling.invert(tile.scaled[rows])
+            expected = self._blame.expected(averages, tile.pending[rows])
             return deviation.enough(self._scorer.shares(averages, present), actual, expected)
 
         return permit
 
-    def _factor(self, state: DetectorState, rows: Int64) -> Float64:
-        """Return (B,) what the threshold of assets is multiplied by."""
-        if self._controller is None:
-            return np.ones(len(rows))
-        return self._controller.factor(state.budget, rows)
-
     def _follow_drift(
-        self, state: DetectorState, one: ScoredRound, tick: Int64, time: Float64
-    ) -> list[DriftEvent]:
-        """Follow the drift of the assets of one round that are not in alarm, and return what it advises."""
-        free = np.flatnonzero(~state.alarms.active[one.asset])
-        if self._drift is None or not len(free):
-            return []
-        level = one.scaled[free].astype(np.float64)
-        residual = level - one.pending[free]
-        advised = self._drift.follow(
-            state.drift, one.asset[free], tick[free], time[free], level, residual, one.present[free]
-        )
-        return [self._blame.advice(state.drift, asset) for asset in advised.tolist()]
+        self, state: DetectorState, weighed: Weighed, places: Int64, column: int, verdict: Verdict
+    ) -> None:
+        """Follow the drift of the assets that are not in alarm."""
+        if self._drift is None:
+            return
+        asset = weighed.asset[places]
+        free = places[~state.alarms.active[asset]]
+        if not len(free):
+            return
+        advised = follow_drift(self._drift, state, weighed, free, slice(column, column + 1))
+        for one in advised.tolist():
+            position = weighed.tile.position[np.flatnonzero(weighed.asset == one)[0], column]
+            verdict.advice.append((int(position), self._blame.advice(state.drift, one)))
 
     def _tell_of_changes(
-        self, state: DetectorState, happened: Transitions, one: ScoredRound, score: Float64, onset: Bool
-    ) -> Transitions:
+        self, state: DetectorState, happened: Transitions, weighed: Weighed, places: Int64, column: int,
+        score: Float64, onset: Bool,
+    ) -> Transitions:  # fmt: skip
         """Add an update for each open alarm that became much stronger, turned away, or has an onset of its own."""
-        open_now = state.alarms.active[one.asset]
-        if not open_now.any():
-            return happened
-        active = np.flatnonzero(open_now)
-        toward = directions(self._scorer, one.averages.take(active))
+        asset = weighed.asset[places]
+        active = np.flatnonzero(state.alarms.active[asset])
+        toward = directions(self._scorer, weighed.tile.averages.take(weighed.flat(places[active], column)))
         told = (happened.started | happened.updated)[active]
-        news = changed(state.reported, one.asset[active], toward, score[active], told)
+        news = changed(state.reported, asset[active], toward, score[active], told)
         updated = happened.updated.copy()
         updated[active[(news | onset[active]) & ~told]] = True
         return replace(happened, updated=updated)
+
+
+def _in_order(events: list[tuple[int, Event]]) -> list[Event]:
+    """Return events in the order of the positions that come with them."""
+    return [event for _, event in sorted(events, key=lambda one: one[0])]
 
 
 def _carry(alarm: Bool, asset: Int64, known: Bool) -> None:

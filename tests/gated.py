@@ -54,7 +54,9 @@ class Gated:
         ]
 
 
-def run_gate(gate: SensorGate, values: Float32, ticks: Int64 | None = None, watch: bool = False) -> Gated:
+def run_gate(
+    gate: SensorGate, values: Float32, ticks: Int64 | None = None, watch: bool = False, size: int = 1
+) -> Gated:
     """Run tables (n, A, F) of A assets side by side through the gate.
 
     Args:
@@ -62,16 +64,19 @@ def run_gate(gate: SensorGate, values: Float32, ticks: Int64 | None = None, watc
         values: row k holds the k-th sample of each asset.
         ticks: (n,) of the rows; 0, 1, 2… by default.
         watch: look at every sample with all checks, whether there is a reason or not.
+        size: rows of one call.
     """
     state = QualityState.zero(values.shape[1], values.shape[2])
     assets = np.arange(values.shape[1])
     masked, fed = values.copy(), values.copy()
     events: list[QualityEvent] = []
-    for row, tick in enumerate(np.arange(len(values)) if ticks is None else ticks):
+    ticks = np.arange(len(values)) if ticks is None else ticks
+    for first in range(0, len(values), size):
+        part = slice(first, first + size)
         if watch:
             state.watched[:] = True
-        at = np.full(len(assets), tick)
-        passed = gate.check(state, assets, at, values[row])
-        masked[row], fed[row] = passed.values, passed.fed
-        events += passed.events
+        tick = np.tile(ticks[part], (len(assets), 1))
+        passed = gate.check(state, assets, tick, values[part].swapaxes(0, 1))
+        masked[part], fed[part] = passed.values.swapaxes(0, 1), passed.fed.swapaxes(0, 1)
+        events += [event for _, _, event in sorted(passed.events, key=lambda one: one[1])]
     return Gated(masked, fed, events, dict(gate.found), state)

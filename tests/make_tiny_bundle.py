@@ -20,7 +20,7 @@ from edge_agent.contract.types import Float32, Samples
 from edge_agent.detector import golden_samples, load_detector, open_detector
 from tests.tiny_machine import INTERVAL, PHASE, SENSORS, TINY_BUNDLE, UNITS, WINDOW, normal_samples
 from trainer.calibrate import CalibrationHistory, calibrate, untouched_scoring
-from trainer.export import STEP_GRAPH, WINDOW_GRAPH, export_step
+from trainer.export import STEP_GRAPH, WINDOW_GRAPH, export_recurrent
 from trainer.model import ForecasterWeights, ModelSpec
 
 ROWS = 16_000
@@ -34,7 +34,7 @@ def make(directory: Path) -> Bundle:
     """Write the bundle into a directory that does not exist yet."""
     directory.mkdir(parents=True)
     spec = ModelSpec(len(SENSORS), WINDOW, units=(4,))
-    export_step(_weights(spec), directory / STEP_GRAPH)
+    export_recurrent(_weights(spec), directory)
     (directory / WINDOW_GRAPH).write_bytes(_window_graph(directory / STEP_GRAPH, spec.state_size))
     samples = normal_samples(ROWS, seed=1)
     bundle = Bundle(

@@ -47,10 +47,11 @@ def _constant(name: str, values: list[int]) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(values, np.int64), name)
 
 
-def _save(directory: Path, name: str, nodes: list[onnx.NodeProto], stateful: bool) -> None:
+def _save(directory: Path, name: str, nodes: list[onnx.NodeProto]) -> None:
     weights = np.zeros((4, 2), np.float32)
     weights[:2] = np.eye(2) * MEMORY
-    tensors = [numpy_helper.from_array(weights, "W"), _constant("shape", [-1, 1, 2, 1])]
+    batch: list[int | str] = ["B", "L"] if name == "chunk" else ["B"]
+    tensors = [numpy_helper.from_array(weights, "W"), _constant("shape", [*[0] * len(batch), 1, 2, 1])]
     tensors += [_constant("last", [-1]), _constant("end", [WINDOW]), _constant("axis", [1])]
     nodes = [
         *nodes,
@@ -58,10 +59,10 @@ def _save(directory: Path, name: str, nodes: list[onnx.NodeProto], stateful: boo
         helper.make_node("Reshape", ["flat", "shape"], ["forecast"]),
     ]
     number = TensorProto.FLOAT
-    outputs = [helper.make_tensor_value_info("forecast", number, ["B", 1, 2, 1])]
-    if stateful:
+    outputs = [helper.make_tensor_value_info("forecast", number, [*batch, 1, 2, 1])]
+    if name != "window":
         inputs = [
-            helper.make_tensor_value_info("input", number, ["B", 4]),
+            helper.make_tensor_value_info("input", number, [*batch, 4]),
             helper.make_tensor_value_info("state", number, ["B", 1]),
         ]
         outputs.append(helper.make_tensor_value_info("next_state", number, ["B", 1]))
@@ -81,8 +82,9 @@ def _write_graphs(directory: Path) -> None:
         helper.make_node("Slice", ["window", "last", "end", "axis"], ["slice"]),
         helper.make_node("Squeeze", ["slice", "axis"], ["row"]),
     ]
-    _save(directory, "step", step, stateful=True)
-    _save(directory, "window", window, stateful=False)
+    _save(directory, "step", step)
+    _save(directory, "chunk", step)
+    _save(directory, "window", window)
 
 
 def _manifest() -> Manifest:

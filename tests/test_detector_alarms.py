@@ -115,7 +115,7 @@ def test_without_rules_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> N
     shares = detector.scorer.shares
 
     def counted(state: Any, present: Any) -> Any:
-        asked.append(len(present))
+        asked.append(len(state.heard))
         return shares(state, present)
 
     monkeypatch.setattr(detector.scorer, "shares", counted)

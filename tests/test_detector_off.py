@@ -83,13 +83,14 @@ def test_the_averages_begin_after_settling() -> None:
     samples = samples_of(_stopped(normal_values(COUNT, 1), STOPS[:1]))
     detector = _detector()
     detector.process(pick(samples, slice(0, 40)))
-    bias = detector.state.scoring.bias[0].copy()
+    detector.state.scoring.bias[0] += 0.25
+    known = [getattr(detector.state.scoring, name)[0].copy() for name in ("bias", "lesson")]
     detector.process(pick(samples, slice(40, 60 + SETTLE)))
     scoring = detector.state.scoring
     assert not scoring.level[0].any()
     assert not scoring.residual[0].any()
-    assert bias.any()
-    np.testing.assert_array_equal(scoring.bias[0], bias)
+    assert known[1].any()
+    np.testing.assert_array_equal([scoring.bias[0], scoring.lesson[0]], known)
     detector.process(pick(samples, slice(60 + SETTLE, 61 + SETTLE)))
     assert detector.state.scoring.level[0].any()
 

@@ -51,11 +51,11 @@ def _follow(level: Float64, residual: Float64, known: bool = True) -> tuple[list
     watch, state, one = DriftWatch(_model(), _scoring()), DriftState.zero(1, WIDTH), np.array([0])
     advised = []
     for row in range(len(level)):
-        present = np.full((1, WIDTH), True)
-        present[0, 0] = known
+        present = np.full((1, 1, WIDTH), True)
+        present[..., 0] = known
         at = slice(row, row + 1)
-        tick = np.array([row])
-        if len(watch.follow(state, one, tick, tick * INTERVAL, level[at], residual[at], present)):
+        tick = np.array([[row]])
+        if len(watch.follow(state, one, tick, tick * INTERVAL, level[None, at], residual[None, at], present)):
             advised.append(row / DAY)
     return advised, state
 

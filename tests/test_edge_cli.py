@@ -171,9 +171,9 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "damaged golden samples": (_damage("golden.npz"), "golden.npz", "SHA-256 differs"),
     "no JSON": (_damage("manifest.json"), "manifest.json", "not a manifest"),
     "other version": (
-        _replace("manifest.json", '"contract_version": 1', '"contract_version": 99'),
+        _replace("manifest.json", '"contract_version": 2', '"contract_version": 99'),
         "manifest.json",
-        "contract_version: is 99, this program reads 1",
+        "contract_version: is 99, this program reads 2",
     ),
     "wrong type": (
         _replace("manifest.json", '"window_length": 8', '"window_length": "8"'),

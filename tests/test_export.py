@@ -2,16 +2,26 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
 from edge_agent.forecaster import OnnxGraph
-from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_all, export_step
+from trainer.export import (
+    CHUNK_GRAPH,
+    STEP_GRAPH,
+    TFLITE_WINDOW,
+    WINDOW_GRAPH,
+    export_all,
+    export_recurrent,
+)
 from trainer.model import ModelSpec, build_model, weights_of
 from trainer.verify import TOLERANCE, prove_parity, run_steps
 
@@ -41,9 +51,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 def test_all_graphs_equal_the_model(exported: Exported) -> None:
-    """Keras, the window graph, T steps from zero state and LiteRT agree to 1e-5."""
+    """Keras, the window graph, T steps from zero state, a chunk of T and LiteRT agree to 1e-5."""
     deviations = prove_parity(exported.model, SPEC, exported.directory, exported.windows)
-    assert set(deviations) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW}
+    assert set(deviations) == {WINDOW_GRAPH, STEP_GRAPH, CHUNK_GRAPH, TFLITE_WINDOW}
     assert max(deviations.values()) <= TOLERANCE
 
 
@@ -69,13 +79,32 @@ def test_state_carries_the_past(exported: Exported) -> None:
     assert np.abs(fresh - carried).max() > 1e-3
 
 
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.lists(st.integers(1, 19), max_size=4))
+def test_a_chunk_cut_anywhere_is_its_steps(exported: Exported, cuts: list[int]) -> None:
+    """Wherever ticks are cut into chunks, each forecast and the state at the end are those of single steps."""
+    step, chunk = (OnnxGraph(exported.directory / name) for name in (STEP_GRAPH, CHUNK_GRAPH))
+    once = carried = np.random.default_rng(1).normal(size=(7, SPEC.state_size)).astype(np.float32)
+    expected, found = [], []
+    for tick in range(20):
+        done = step.run({"input": exported.windows[:, tick], "state": once})
+        expected.append(done["forecast"])
+        once = done["next_state"]
+    for first, end in pairwise(sorted({0, 20, *cuts})):
+        done = chunk.run({"input": exported.windows[:, first:end], "state": carried})
+        found.append(done["forecast"])
+        carried = done["next_state"]
+    np.testing.assert_allclose(np.concatenate(found, axis=1), np.stack(expected, axis=1), atol=2e-6)
+    np.testing.assert_allclose(carried, once, atol=2e-6)
+
+
 @pytest.mark.parametrize("bias", [1e-3, np.nan])
 def test_deviating_graph_is_refused(exported: Exported, tmp_path: Path, bias: float) -> None:
     """A graph that deviates or gives NaN is refused by name."""
-    for name in (WINDOW_GRAPH, TFLITE_WINDOW):
-        shutil.copy(exported.directory / name, tmp_path / name)
     weights = weights_of(exported.model, SPEC)
-    export_step(replace(weights, head_bias=weights.head_bias + np.float32(bias)), tmp_path / STEP_GRAPH)
+    export_recurrent(replace(weights, head_bias=weights.head_bias + np.float32(bias)), tmp_path)
+    for name in (WINDOW_GRAPH, TFLITE_WINDOW, CHUNK_GRAPH):
+        shutil.copy(exported.directory / name, tmp_path / name)
     with pytest.raises(ExportError, match=r"step\.onnx: forecasts deviate"):
         prove_parity(exported.model, SPEC, tmp_path, exported.windows)
 

@@ -27,7 +27,7 @@ from tests.tiny_machine import START, TINY_BUNDLE, normal_values, samples_of
 from trainer import fit as fitting
 from trainer.cleaning import clean
 from trainer.cli import main
-from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_step
+from trainer.export import CHUNK_GRAPH, STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_recurrent
 from trainer.model import ForecasterWeights
 from trainer.release import golden_values
 from trainer.training import _KeepBest
@@ -120,7 +120,7 @@ def test_the_forecast_beats_persistence_and_all_graphs_give_it(plant: Fitted) ->
     """On later rows RMSE is below that of the last value, and every graph is within 1e-5 of the trained model."""
     assert plant.record["rmse"] < plant.record["persistence_rmse"]
     parity = plant.record["parity"]
-    assert set(parity) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW}
+    assert set(parity) == {WINDOW_GRAPH, STEP_GRAPH, CHUNK_GRAPH, TFLITE_WINDOW}
     assert max(parity.values()) <= TOLERANCE == 1e-5
 
 
@@ -204,26 +204,35 @@ def _graphs_of(bundle: Path) -> Export:
     """Return an export that is not of the model at hand: it leaves the graphs of a bundle."""
 
     def export(_weights: ForecasterWeights, directory: Path) -> None:
-        for name in (WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW):
+        for name in (WINDOW_GRAPH, STEP_GRAPH, CHUNK_GRAPH, TFLITE_WINDOW):
             shutil.copy(bundle / name, directory / name)
 
     return export
 
 
-def _step_beside_the_weights(bundle: Path) -> Export:
-    """Return an export whose step graph, and it alone, has other weights than the model."""
+def _beside_the_weights(name: str) -> Callable[[Path], Export]:
+    """Return an export of which one graph, and it alone, has other weights than the model."""
 
-    def export(weights: ForecasterWeights, directory: Path) -> None:
-        _graphs_of(bundle)(weights, directory)
-        other = replace(weights, head_bias=weights.head_bias + np.float32(1e-3))
-        export_step(other, directory / STEP_GRAPH)
+    def of_bundle(bundle: Path) -> Export:
+        def export(weights: ForecasterWeights, directory: Path) -> None:
+            other = replace(weights, head_bias=weights.head_bias + np.float32(1e-3))
+            export_recurrent(other, directory)
+            wrong = (directory / name).read_bytes()
+            _graphs_of(bundle)(weights, directory)
+            (directory / name).write_bytes(wrong)
 
-    return export
+        return export
+
+    return of_bundle
 
 
 @pytest.mark.parametrize(
     ("graph", "export", "seed", "old"),
-    [(WINDOW_GRAPH, _graphs_of, 1, False), (STEP_GRAPH, _step_beside_the_weights, 0, True)],
+    [
+        (WINDOW_GRAPH, _graphs_of, 1, False),
+        (STEP_GRAPH, _beside_the_weights(STEP_GRAPH), 0, True),
+        (CHUNK_GRAPH, _beside_the_weights(CHUNK_GRAPH), 0, True),
+    ],
 )
 def test_a_graph_that_disagrees_leaves_nothing(
     graph: str,

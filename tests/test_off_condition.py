@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from edge_agent.contract.off_condition import COMPARISONS, OffCondition, parse_off_condition
 
 
-def _rested(condition: OffCondition, readings: list[float]) -> list[bool]:
+def _rested(condition: OffCondition, readings: list[float], size: int = 1) -> list[bool]:
     """Return which samples of one machine have no score."""
-    off, settling, found = np.zeros(1, np.bool_), np.zeros(1, np.int64), []
-    for reading in readings:
-        off, settling, resting = condition.follow(off, settling, np.array([reading], np.float32))
-        found.append(bool(resting[0]))
+    off, settling, found = np.zeros(1, np.bool_), np.zeros(1, np.int64), list[bool]()
+    for at in range(0, len(readings), size):
+        part = np.array([readings[at : at + size]], np.float32)
+        offs, settlings, resting = condition.follow(off, settling, part)
+        off, settling = offs[:, -1], settlings[:, -1]
+        found += resting[0].tolist()
     return found
 
 
@@ -39,11 +41,14 @@ def test_a_missing_reading_changes_nothing() -> None:
     comparison=st.sampled_from(sorted(COMPARISONS)),
     value=st.integers(-5, 5),
     ticks=st.integers(0, 6),
+    size=st.integers(1, 40),
 )
-def test_settling_only_adds(readings: list[float], comparison: str, value: int, ticks: int) -> None:
+def test_settling_only_adds(
+    readings: list[float], comparison: str, value: int, ticks: int, size: int
+) -> None:
     """Off is what the comparison says of each reading; each stop is followed by so many samples of settling."""
     off = [bool(COMPARISONS[comparison](reading, value)) for reading in readings]
-    rested = _rested(OffCondition("x", comparison, float(value), ticks), readings)
+    rested = _rested(OffCondition("x", comparison, float(value), ticks), readings, size)
     for at, resting in enumerate(rested):
         assert resting == any(off[max(at - ticks, 0) : at + 1])
 

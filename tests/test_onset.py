@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_agent.contract.ewma import smoothing
-from edge_agent.contract.onset import REST, OnsetState, follow_onsets
+from edge_agent.contract.onset import REST, OnsetState, follow_onsets, look_ahead
 from edge_agent.contract.types import Bool, Float64, Int64
 
 ONE = np.array([0])
@@ -28,10 +30,10 @@ def _noise(strength: Float64, seed: int = 0) -> Float64:
 
 def _onsets(residual: Float64, started: Bool | None = None) -> Int64:
     """Return the rows that are onsets."""
-    state = OnsetState.zero(1)
+    state, log = OnsetState.zero(1), np.log(residual)
     started = np.zeros(len(residual), np.bool_) if started is None else started
     found = [
-        follow_onsets(state, ONE, residual[row : row + 1], started[row : row + 1])[0]
+        follow_onsets(state, ONE, log[row : row + 1], started[row : row + 1])[0]
         for row in range(len(residual))
     ]
     return np.flatnonzero(found)
@@ -99,17 +101,17 @@ def test_one_change_is_one_onset_and_the_next_is_told_after_a_rest() -> None:
 def test_a_batch_equals_one_by_one() -> None:
     """Assets in any mixture have the onsets and the states that each has alone."""
     rng = np.random.default_rng(2)
-    residual = np.stack([_noise(np.ones(600), seed) for seed in range(5)], axis=1)
-    residual[300:, 1:4] *= 5.0
+    log = np.log(np.stack([_noise(np.ones(600), seed) for seed in range(5)], axis=1))
+    log[300:, 1:4] += np.log(5.0)
     started = rng.random((600, 5)) < 0.005
     together, alone = OnsetState.zero(5), [OnsetState.zero(1) for _ in range(5)]
     count = 0
     for row in range(600):
         assets = rng.permutation(5)[: rng.integers(1, 6)]
-        found = follow_onsets(together, assets, residual[row, assets], started[row, assets])
+        found = follow_onsets(together, assets, log[row, assets], started[row, assets])
         count += int(found.sum())
         for asset, onset in zip(assets, found, strict=True):
-            one = residual[row, asset : asset + 1], started[row, asset : asset + 1]
+            one = log[row, asset : asset + 1], started[row, asset : asset + 1]
             assert follow_onsets(alone[asset], ONE, *one)[0] == onset
     assert count >= 3
     for asset in range(5):
@@ -117,7 +119,30 @@ def test_a_batch_equals_one_by_one() -> None:
             np.testing.assert_array_equal(getattr(together, name)[asset], getattr(alone[asset], name)[0])
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), size=st.integers(1, 200))
+def test_looking_ahead_finds_the_first_onset(seed: int, size: int) -> None:
+    """Ticks that are passed by together up to the first onset leave the states and onsets of one after the other."""
+    log = np.log(_noise(np.repeat([1.0, 5.0, 1.0, 6.0], 150), seed))
+    single, many = OnsetState.zero(1), OnsetState.zero(1)
+    expected = [row for row in range(len(log)) if follow_onsets(single, ONE, log[row : row + 1], NEVER)[0]]
+    found, at = [], 0
+    while at < len(log):
+        ahead = look_ahead(many, ONE, log[None, at : at + size])
+        clear = int(ahead.onset[0].argmax()) if ahead.onset.any() else ahead.onset.shape[1]
+        if clear:
+            ahead.pass_by(many, ONE, clear)
+            at += clear
+        else:
+            assert follow_onsets(many, ONE, log[at : at + 1], NEVER)[0]
+            found.append(at)
+            at += 1
+    assert found == expected
+    for name in ("fast", "slow", "rest", "low"):
+        np.testing.assert_allclose(getattr(many, name), getattr(single, name), atol=1e-12)
+
+
 def test_nothing_is_an_onset_before_anything_is_known() -> None:
     """The first samples are no onset, however large; a change after the rest is."""
     assert not len(_onsets(np.full(REST - 1, 10.0)))
-    assert not follow_onsets(OnsetState.zero(1), ONE, np.array([1e9]), NEVER)[0]
+    assert not follow_onsets(OnsetState.zero(1), ONE, np.array([20.0]), NEVER)[0]

@@ -25,7 +25,7 @@ ROWS = 3000
 LONG = 6000
 """Rows that have the clusters of a tail."""
 WISHES = Wishes()
-GRAPHS = ("step.onnx", "window.onnx")
+GRAPHS = ("step.onnx", "chunk.onnx", "window.onnx")
 
 
 @pytest.fixture

@@ -7,12 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.contract.ewma import deviation, follow, smoothing
+from edge_agent.contract.ewma import LONGEST, Smoother, deviation
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
 from edge_agent.contract.novelty import find_centres, nearest_centre_distance
 from edge_agent.contract.range_guard import EXCESS_BOUND, range_excess, range_margin
 from edge_agent.contract.scaling import fit_scaling
-from edge_agent.contract.scoring import NOTHING_USUAL, Scorer, ScoringModel, ScoringState, fit_scoring
+from edge_agent.contract.scoring import (
+    BIAS_TICKS,
+    NOTHING_USUAL,
+    Scorer,
+    ScoringModel,
+    ScoringState,
+    fit_scoring,
+)
 from edge_agent.contract.types import Bool, Float64
 
 WIDTH = 4
@@ -37,9 +44,7 @@ def model() -> ScoringModel:
 def _walk(scorer: Scorer, residual: Float64, level: Float64, present: Bool) -> ScoringState:
     """Return the state of one asset after rows (n, F), from nothing."""
     state = ScoringState.zero(1, scorer.model)
-    for row in range(len(residual)):
-        part = slice(row, row + 1)
-        state = scorer.follow(state, residual[part], level[part], present[part])
+    scorer.follow(state, residual[None], level[None], present[None], np.arange(len(residual))[None])
     return state
 
 
@@ -92,20 +97,33 @@ def test_a_shrunk_correlation_is_always_positive_definite(count: int) -> None:
 
 def test_averages_start_at_zero_and_skip_missing_cells() -> None:
     """An average begins at zero, follows its recursion, and stands still where a cell is missing."""
-    a = smoothing([1, 3])
-    first = follow(np.zeros((1, 2, 2)), np.array([[4.0, 8.0]]), np.ones((1, 2), np.bool_), a)
+    smoother = Smoother([1, 3])
+    first = smoother.follow(np.zeros((1, 2, 2)), np.array([[[4.0, 8.0]]]))[:, 0]
     assert first.tolist() == [[[4.0, 8.0], [2.0, 4.0]]]
-    second = follow(first, np.array([[0.0, np.nan]]), np.array([[True, False]]), a)
+    second = smoother.follow(first, np.array([[[0.0, np.nan]]]), np.array([[[True, False]]]))[:, 0]
     assert second.tolist() == [[[0.0, 8.0], [1.0, 4.0]]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(ticks=st.integers(1, 2 * LONGEST + 5), share=st.sampled_from([0.0, 0.3, 0.9]), seed=st.integers(0, 99))
+def test_averages_of_many_ticks_are_those_of_one_after_the_other(ticks: int, share: float, seed: int) -> None:
+    """However many ticks are taken at once, with cells missing or not, each average is that of its recursion."""
+    rng, spans = np.random.default_rng(seed), (1, 5, 60)
+    value, present = rng.normal(size=(2, ticks, 3)), rng.random((2, ticks, 3)) >= share
+    start = rng.normal(size=(2, len(spans), 3))
+    found = Smoother(spans).follow(start, value, present)
+    average, a = start, 2.0 / (np.array(spans) + 1.0)[:, None]
+    for tick in range(ticks):
+        moved = average + a * (value[:, tick, None] - average)
+        average = np.where(present[:, tick, None], moved, average)
+        np.testing.assert_allclose(found[:, tick], average, atol=1e-12)
 
 
 def test_the_deviation_of_an_average_of_white_noise() -> None:
     """The average of white noise has the standard deviation that the statistics divide by."""
-    noise = np.random.default_rng(0).normal(size=(500, 1, 400))
-    a, average = smoothing([5, 15]), np.zeros((1, 2, 400))
-    for value in noise:
-        average = follow(average, value, np.ones((1, 400), np.bool_), a)
-    np.testing.assert_allclose(average[0].std(axis=1), deviation([5, 15]), rtol=0.1)
+    noise = np.random.default_rng(0).normal(size=(1, 500, 400))
+    average = Smoother([5, 15]).follow(np.zeros((1, 2, 400)), noise)[0, -1]
+    np.testing.assert_allclose(average.std(axis=1), deviation([5, 15]), rtol=0.1)
 
 
 def test_shares_sum_to_one_and_name_the_culprit(model: ScoringModel) -> None:
@@ -137,7 +155,8 @@ def test_a_batch_equals_one_by_one(model: ScoringModel) -> None:
     present = rng.random((20, 7, WIDTH)) > 0.2
     state = ScoringState.zero(7, model)
     for row in range(20):
-        state = scorer.follow(state, residual[row], level[row], present[row])
+        tick = np.full((7, 1), row)
+        scorer.follow(state, residual[row][:, None], level[row][:, None], present[row][:, None], tick)
     together = scorer.statistics(state, present[-1])
     guarded = np.ones(WIDTH, np.bool_)
     for asset in range(7):
@@ -246,12 +265,10 @@ def test_scaling_has_a_floor_and_knows_constant_sensors() -> None:
 def _bias(model: ScoringModel, deviations: Float64) -> Float64:
     """Return what one sensor's bias is after each of its level's deviations, in standard deviations."""
     scorer, state = Scorer(model), ScoringState.zero(1, model)
-    present, found = np.ones((1, WIDTH), np.bool_), []
-    for deviation_now in deviations:
-        level = model.level_centre + model.level_scale * np.r_[deviation_now, np.zeros(WIDTH - 1)]
-        state = scorer.follow(state, model.residual_centre[None], level[None], present)
-        found.append(state.bias[0, 0])
-    return np.asarray(found)
+    level = np.tile(model.level_centre, (1, len(deviations), 1))
+    level[0, :, 0] += model.level_scale[0] * deviations
+    residual = np.broadcast_to(model.residual_centre, level.shape)
+    return scorer.follow(state, residual, level, None, np.arange(len(deviations))[None]).bias[:, 0]
 
 
 def test_slow_drift_is_followed_within_a_bound(model: ScoringModel) -> None:
@@ -273,6 +290,6 @@ def test_a_missing_sensor_keeps_its_bias(model: ScoringModel) -> None:
     """Nothing is learnt from a sensor that is not there."""
     scorer, state = Scorer(model), ScoringState.zero(1, model)
     state.bias[...] = 0.7
-    nothing = np.full((1, WIDTH), np.nan)
-    after = scorer.follow(state, nothing, nothing, np.zeros((1, WIDTH), np.bool_))
-    np.testing.assert_array_equal(after.bias, state.bias)
+    nothing = np.full((1, 3 * BIAS_TICKS, WIDTH), np.nan)
+    scorer.follow(state, nothing, nothing, np.zeros(nothing.shape, np.bool_), np.arange(3 * BIAS_TICKS)[None])
+    assert (state.bias == 0.7).all()

@@ -263,7 +263,12 @@ def test_a_long_gap_is_the_silence_that_the_clock_would_have_reported() -> None:
         for now in range(int(ticks[row - 1]) if row else 0, tick):
             live += gate.advance(state, 5000.0 + now)
         gate.hear(state, asset, 5000.0 + tick)
-        live += gate.check(state, asset, np.array([tick]), values[row : row + 1]).events
+        live += [
+            event
+            for _, _, event in gate.check(
+                state, asset, np.array([[tick]]), values[None, row : row + 1]
+            ).events
+        ]
     silent: list[tuple[str | None, str]] = [(None, "silent")]
     assert replayed.facts() == [("start", 9 + SILENCE, silent), ("end", 110, silent)]
     assert live == replayed.events
@@ -283,9 +288,9 @@ def test_readings_of_an_earlier_time_end_a_silence_not_before_it_began() -> None
     gate, state, asset = SensorGate(MANIFEST), QualityState.zero(1, 3), np.zeros(1, np.int64)
     values = _normal(2, 7)
     gate.hear(state, asset, 0.0)
-    gate.check(state, asset, np.array([100]), values[:1])
+    gate.check(state, asset, np.array([[100]]), values[None, :1])
     (start,) = gate.advance(state, 1000.0)
-    (end,) = gate.check(state, asset, np.array([101]), values[1:]).events
+    ((_, _, end),) = gate.check(state, asset, np.array([[101]]), values[None, 1:]).events
     assert (start.phase, end.phase) == ("start", "end")
     assert end.time >= start.time
 
@@ -294,7 +299,7 @@ def test_an_asset_that_was_never_heard_is_not_missed() -> None:
     """Replay has no clock, and before the first reading there is nothing to miss."""
     gate, state = SensorGate(MANIFEST), QualityState.zero(4, 3)
     assert gate.advance(state, 1e9) == []
-    gate.check(state, np.zeros(1, np.int64), np.array([5]), _normal(1))
+    gate.check(state, np.zeros(1, np.int64), np.array([[5]]), _normal(1)[None])
     gate.hear(state, np.zeros(1, np.int64), np.inf)
     assert gate.advance(state, 1e9) == []
 

@@ -31,7 +31,7 @@ def _followed(state: TrailingState, rows: Float64, learn: Bool | None = None) ->
     for number, row in enumerate(rows):
         found.append(state.normaliser[0].copy())
         taken = np.ones(1, np.bool_) if learn is None else learn[number : number + 1]
-        follow_blocks(state, ONE, row[None], taken, LENGTH, LEAST)
+        follow_blocks(state, ONE, row[None, None], taken[None], LENGTH, LEAST)
     return np.asarray(found)
 
 
@@ -95,6 +95,19 @@ def test_rows_that_are_not_learnt_leave_no_trace(taken: list[bool]) -> None:
         np.testing.assert_array_equal(getattr(with_them, name), getattr(without, name))
 
 
+@settings(max_examples=40, deadline=None)
+@given(ticks=st.integers(1, LENGTH), share=st.sampled_from([0.0, 0.4, 1.0]), seed=st.integers(0, 99))
+def test_rows_up_to_the_end_of_a_block_may_be_taken_at_once(ticks: int, share: float, seed: int) -> None:
+    """Several rows in one call, of which the last may fill the block, are as good as one after the other."""
+    rng = np.random.default_rng(seed)
+    rows, learn = _rows(ticks, seed), rng.random(ticks) >= share
+    one, all_at_once = (TrailingState.start(1, np.ones((3, 2), np.float32), LEAST) for _ in range(2))
+    _followed(one, rows, learn)
+    follow_blocks(all_at_once, ONE, rows[None], learn[None], LENGTH, LEAST)
+    for name in ("maxima", "filled", "cursor", "running", "rows", "normaliser"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(all_at_once, name))
+
+
 def test_each_asset_has_its_own() -> None:
     """Assets taken together, in any order and number, have the states that each has alone."""
     rng = np.random.default_rng(0)
@@ -105,9 +118,9 @@ def test_each_asset_has_its_own() -> None:
     for row in rows:
         assets = rng.permutation(4)[: rng.integers(1, 5)]
         learn = rng.random(len(assets)) < 0.8
-        follow_blocks(together, assets, row[assets], learn, LENGTH, LEAST)
+        follow_blocks(together, assets, row[assets, None], learn[:, None], LENGTH, LEAST)
         for asset, taken in zip(assets, learn, strict=True):
-            follow_blocks(alone[asset], ONE, row[asset][None], np.array([taken]), LENGTH, LEAST)
+            follow_blocks(alone[asset], ONE, row[asset][None, None], np.array([[taken]]), LENGTH, LEAST)
     for asset in range(4):
         for name in ("maxima", "filled", "cursor", "running", "rows", "normaliser"):
             np.testing.assert_array_equal(getattr(together, name)[asset], getattr(alone[asset], name)[0])

@@ -4,13 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.contract.ewma import Smoother
 from edge_agent.contract.types import Bool, Float64
 from edge_agent.contract.variance import (
     LEAST_SQUARE,
     SPANS,
     VarianceModel,
     fit_variance,
-    follow_squares,
     variance_statistic,
 )
 
@@ -25,14 +25,11 @@ def _everywhere(rows: Float64) -> Bool:
     return np.ones(rows.shape, np.bool_)
 
 
-def _followed(model: VarianceModel, rows: Float64, present: Bool | None = None) -> Float64:
+def _followed(model: VarianceModel, rows: Float64) -> Float64:
     """Return the statistics (n, V) of rows that one asset sends after each other."""
-    square, found = np.ones((1, len(model.spans), SENSORS)), []
-    present = _everywhere(rows) if present is None else present
-    for row in range(len(rows)):
-        square = follow_squares(square, rows[row : row + 1], present[row : row + 1], model.spans)
-        found.append(variance_statistic(model, square, np.ones((1, SENSORS), np.bool_))[0])
-    return np.array(found)
+    before = np.ones((1, len(model.spans), SENSORS))
+    square = Smoother(model.spans).follow(before, (rows * rows)[None])[0]
+    return variance_statistic(model, square, np.ones(SENSORS, np.bool_))
 
 
 def _model() -> VarianceModel:
@@ -59,26 +56,17 @@ def test_it_does_not_see_a_sensor_that_is_not_judged() -> None:
     assert np.array_equal(variance_statistic(model, square, judged), variance_statistic(model, wild, judged))
 
 
-def test_a_missing_reading_leaves_the_mean_square_where_it_is() -> None:
-    """What stands in a missing cell is never used."""
-    square = np.full((1, len(SPANS), SENSORS), 2.0)
-    present = np.array([[True, False, True]])
-    after = follow_squares(square, np.full((1, SENSORS), 1e9), present, SPANS)
-    assert np.array_equal(after[:, :, 1], square[:, :, 1])
-    assert (after[:, :, 0] > 2.0).all()
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(0, 1000))
 def test_assets_side_by_side_are_as_one_by_one(assets: int, seed: int) -> None:
-    """The mean squares of many assets in one call equal those of each alone, bit for bit."""
-    rng = np.random.default_rng(seed)
-    square = rng.random((assets, len(SPANS), SENSORS))
-    rows, present = rng.standard_normal((assets, SENSORS)), rng.random((assets, SENSORS)) < 0.8
-    together = follow_squares(square, rows, present, SPANS)
+    """The statistics of many assets in one call equal those of each alone, with sensors missing or not."""
+    rng, model = np.random.default_rng(seed), _model()
+    square = rng.random((assets, len(SPANS), SENSORS)) + 0.1
+    judged = rng.random((assets, SENSORS)) < 0.8
+    together = variance_statistic(model, square, judged)
     for one in range(assets):
-        part = slice(one, one + 1)
-        assert np.array_equal(together[part], follow_squares(square[part], rows[part], present[part], SPANS))
+        alone = variance_statistic(model, square[one : one + 1], judged[one])
+        np.testing.assert_allclose(together[one : one + 1], alone, rtol=1e-12)
 
 
 def test_a_sensor_that_never_moves_is_finite() -> None:

@@ -34,7 +34,7 @@ from trainer.cleaning import Cleaned
 from trainer.dataset import SubSequences
 from trainer.detection_metrics import forecast_skill
 from trainer.evaluate import Evaluation
-from trainer.export import STEP_GRAPH, export_all, export_step
+from trainer.export import export_all, export_recurrent
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import sensor_habits
 from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
@@ -105,7 +105,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     Args:
         cleaned: the history.
         options: how; `inference` must be `step`. Without `units`, the ridge regression forecasts alone.
-        directory: where the step graph goes; it may be deleted afterwards.
+        directory: where its graphs go; it may be deleted afterwards.
 
     Returns:
         a fresh detector.
@@ -116,7 +116,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     _check_sensors(cleaned, options)
     plan = make_plan(cleaned, options)
     learnt = _learn(plan, Progress())
-    export_step(learnt.weights, directory / STEP_GRAPH)
+    export_recurrent(learnt.weights, directory)
     bundle = _uncalibrated(plan, directory, {})
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
     manifest = replace(bundle.manifest, threshold=found.threshold, drift=found.drift)
@@ -173,7 +173,7 @@ def _calibrate(
         for number, weights in enumerate(learnt.folds):
             directory = Path(scratch) / str(number)
             directory.mkdir()
-            export_step(weights, directory / STEP_GRAPH)
+            export_recurrent(weights, directory)
             folds.append(Fold(replace(bundle, directory=directory), plan.rows_of_fold(number)))
         return calibrate_in_folds(bundle, folds, history, budget, progress.advance, trimming)
 

@@ -9,7 +9,7 @@ from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
 from edge_agent.forecaster import OnnxGraph
 from trainer.backend import keras, quiet_native_output
-from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH
+from trainer.export import CHUNK_GRAPH, STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH
 from trainer.model import ModelSpec, build_window_model, weights_of
 
 TOLERANCE = 1e-5
@@ -22,7 +22,7 @@ def prove_parity(model: Any, spec: ModelSpec, directory: Path, windows: Float32)
     Args:
         model: from `build_model`, trained.
         spec: its shape.
-        directory: holds `window.onnx`, `step.onnx` and `window.tflite`.
+        directory: holds `window.onnx`, `step.onnx`, `chunk.onnx` and `window.tflite`.
         windows: (n, T, I) real inputs.
 
     Returns:
@@ -39,6 +39,7 @@ def prove_parity(model: Any, spec: ModelSpec, directory: Path, windows: Float32)
     forecasts = {
         WINDOW_GRAPH: _run_window(directory / WINDOW_GRAPH, windows),
         STEP_GRAPH: run_steps(directory / STEP_GRAPH, windows, spec.state_size),
+        CHUNK_GRAPH: _run_chunk(directory / CHUNK_GRAPH, windows, spec.state_size),
         TFLITE_WINDOW: _run_tflite(directory / TFLITE_WINDOW, windows),
     }
     deviations = {}
@@ -64,6 +65,13 @@ def run_steps(path: Path, windows: Float32, state_size: int) -> Float32:
     for step in range(windows.shape[1]):
         results = graph.run({"input": np.ascontiguousarray(windows[:, step]), "state": state})
         forecast, state = results["forecast"], results["next_state"]
+    return forecast
+
+
+def _run_chunk(path: Path, windows: Float32, state_size: int) -> Float32:
+    """Return the same of the chunk graph, which takes the T samples at once."""
+    state = np.zeros((len(windows), state_size), np.float32)
+    forecast: Float32 = OnnxGraph(path).run({"input": windows, "state": state})["forecast"][:, -1]
     return forecast
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from edge_agent.contract.minimum_deviation import DeviationRule
-from edge_agent.contract.types import Bool, Float64, Int64
+from edge_agent.contract.types import Bool, Float64, Int64, Places
 
 CLEARED, OFF = "cleared", "off"
 """Why an alarm ends: its statistic fell, or the machine went off."""
@@ -123,7 +123,7 @@ class Transitions:
 
 def follow_alarms(
     state: AlarmState,
-    rows: Int64,
+    rows: Places,
     time: Float64,
     score: Float64,
     quiet: Bool,
@@ -146,40 +146,143 @@ def follow_alarms(
         permit: asked of alarms that would open; None permits all.
     """
     over = score >= 1.0
-    active = state.active[rows]
+    active = state.active[rows].copy()
+    calm = quiet if calm is None else calm
     rise = state.rise_time[rows]
-    rise = np.where(quiet if calm is None else calm, np.nan, np.where(np.isnan(rise), time, rise))
-    state.quiet[rows] = np.where(quiet, state.quiet[rows] + 1, 0)
-    window = (1 << rules.open_window) - 1
-    state.recent[rows] = ((state.recent[rows] << 1) | over) & window
+    rise = np.where(calm, np.nan, np.where(np.isnan(rise), time, rise))
+    quiets = (state.quiet[rows] + 1) * quiet
+    recent = ((state.recent[rows] << 1) | over) & ((1 << rules.open_window) - 1)
+    state.quiet[rows] = quiets
     held_back = state.held_back[rows]
     if held_back.any():
-        state.held_back[rows] = held_back & (state.quiet[rows] < rules.clear_samples)
+        state.held_back[rows] = held_back & (quiets < rules.clear_samples)
     if not (active | over).any():
         # The ordinary sample, which has to be quick.
-        state.rise_time[rows] = rise
-        return Transitions(*[np.zeros(len(rows), np.bool_)] * 6)
-    enough = _bit_count(state.recent[rows]) >= rules.open_count
+        state.rise_time[rows], state.recent[rows] = rise, recent
+        return Transitions(*[np.zeros(len(over), np.bool_)] * 6)
+    enough = _bit_count(recent) >= rules.open_count
     wanted = ~active & over & (enough | (score >= rules.immediate_score))
     opened, merged, cooled, slight = _admit(state, rows, wanted, time, score, rules, interval, permit)
-    ended = active & (state.quiet[rows] >= rules.clear_samples)
+    ended = active & (quiets >= rules.clear_samples)
     state.rise_time[rows] = np.where(ended, np.nan, rise)
-    _open(state, rows[opened & ~merged], time[opened & ~merged])
+    _open(state, _assets(state, rows)[opened & ~merged], time[opened & ~merged])
     still = (active & ~ended) | opened
-    state.held[rows] += active & ~ended
+    held = state.held[rows] + (active & ~ended)
     higher = still & (score > state.peak_score[rows])
     state.peak_time[rows] = np.where(higher, time, state.peak_time[rows])
     state.peak_score[rows] = np.where(higher, score, state.peak_score[rows])
-    grave = still & ((score >= rules.critical_score) | (state.held[rows] >= rules.critical_after_samples))
+    grave = still & ((score >= rules.critical_score) | (held >= rules.critical_after_samples))
     worsened = grave & ~state.critical[rows]
+    state.held[rows] = held
     state.critical[rows] |= grave
     state.active[rows] = still
-    state.recent[rows] = np.where(ended, 0, state.recent[rows])
+    state.recent[rows] = np.where(ended, 0, recent)
     state.end_time[rows] = np.where(ended, time, state.end_time[rows])
-    due = (state.held[rows] > 0) & (state.held[rows] % rules.update_samples == 0)
+    due = (held > 0) & (held % rules.update_samples == 0)
     reopened = opened & merged
     updated = (active & ~ended & (worsened | due)) | reopened
     return Transitions(opened & ~merged, updated, ended, reopened, cooled, slight)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How the alarms of B assets go on over L samples in which nothing happens to them.
+
+    Attributes:
+        time, score: (B, L).
+        over: (B, L) scores of 1 and more.
+        calm: (B, L) whether no excursion has begun.
+        quiets: (B, L) quiet samples in a row, up to each.
+        happens: (B, L) where the first of each asset would be an event, or held back; behind it nothing is said.
+    """
+
+    time: Float64
+    score: Float64
+    over: Bool
+    calm: Bool
+    quiets: Int64
+    happens: Bool
+
+    def pass_by(self, state: AlarmState, rows: Int64, rules: AlarmRules, ticks: int) -> None:
+        """Take the first ticks of assets `rows` (B,), in which nothing happens."""
+        part = slice(0, ticks)
+        state.quiet[rows] = self.quiets[:, ticks - 1]
+        held_back = state.held_back[rows]
+        if held_back.any():
+            state.held_back[rows] = held_back & (self.quiets[:, part] < rules.clear_samples).all(axis=1)
+        recent = state.recent[rows] << ticks if ticks < rules.open_window else np.zeros(len(rows), np.int64)
+        latest = self.over[:, max(0, ticks - rules.open_window) : ticks]
+        if latest.any():
+            recent |= latest @ (1 << np.arange(latest.shape[1])[::-1])
+        state.recent[rows] = recent & ((1 << rules.open_window) - 1)
+        self._follow_rise(state, rows, ticks)
+        active = state.active[rows]
+        if active.any():
+            some, score = rows[active], self.score[active, part]
+            state.held[some] += ticks
+            best = score.argmax(axis=1)[:, None]
+            peak, when = (
+                np.take_along_axis(array, best, axis=1)[:, 0] for array in (score, self.time[active, part])
+            )
+            higher = peak > state.peak_score[some]
+            state.peak_score[some[higher]], state.peak_time[some[higher]] = peak[higher], when[higher]
+
+    def _follow_rise(self, state: AlarmState, rows: Int64, ticks: int) -> None:
+        """Let the excursion begin behind the last calm sample."""
+        calm = self.calm[:, :ticks]
+        if calm[:, -1].all():
+            state.rise_time[rows] = np.nan
+            return
+        back = calm[:, ::-1].argmax(axis=1)
+        before = state.rise_time[rows]
+        some = calm.any(axis=1)
+        first = np.where(some, np.minimum(ticks - back, ticks - 1), 0)
+        began = self.time[np.arange(len(rows)), first]
+        began = np.where(some | np.isnan(before), began, before)
+        state.rise_time[rows] = np.where(calm[:, -1], np.nan, began)
+
+
+def alarms_ahead(
+    state: AlarmState, rows: Int64, time: Float64, score: Float64, quiet: Bool, calm: Bool, rules: AlarmRules
+) -> Course:
+    """Return what `follow_alarms` would do with samples (B, L) of assets (B,) up to the first event of each.
+
+    Arguments are those of `follow_alarms`, of which no alarm that would open is held back; the state is left as it is.
+    """
+    over = score >= 1.0
+    active = state.active[rows]
+    quiets = runs(state.quiet[rows], quiet)
+    happens = np.zeros(over.shape, np.bool_)
+    if over.any():
+        wanted = over & (score >= rules.immediate_score)
+        wanted |= over & (_counted(state.recent[rows], over, rules.open_window) >= rules.open_count)
+        happens |= wanted & ~active[:, None]
+    if active.any():
+        held = state.held[rows][:, None] + np.arange(1, over.shape[1] + 1)
+        grave = (score >= rules.critical_score) | (held >= rules.critical_after_samples)
+        told = (grave & ~state.critical[rows][:, None]) | (held % rules.update_samples == 0)
+        happens |= active[:, None] & ((quiets >= rules.clear_samples) | told)
+    return Course(time, score, over, calm, quiets, happens)
+
+
+def runs(before: Int64, flag: Bool) -> Int64:
+    """Return (B, L) how many flags (B, L) in a row are set up to each, after `before` (B,) of them."""
+    place = np.arange(1, flag.shape[1] + 1)
+    if flag.all():
+        return before[:, None] + place
+    last = np.maximum.accumulate(np.where(flag, 0, place), axis=1)
+    return np.where(last > 0, place - last, before[:, None] + place)
+
+
+def _counted(recent: Int64, over: Bool, window: int) -> Int64:
+    """Return (B, L) how many of the last `window` flags up to each are set, after `recent` (B,) as bits."""
+    bits = (recent[:, None] >> np.arange(window - 1)[::-1]) & 1
+    sums = np.cumsum(np.concatenate([np.zeros((len(over), 1), np.int64), bits, over], axis=1), axis=1)
+    return np.asarray(sums[:, window:] - sums[:, :-window])
+
+
+def _assets(state: AlarmState, rows: Places) -> Int64:
+    return np.arange(len(state.active))[rows]
 
 
 def stop_alarms(state: AlarmState, rows: Int64) -> Int64:
@@ -203,7 +306,7 @@ def stop_alarms(state: AlarmState, rows: Int64) -> Int64:
 
 def _admit(
     state: AlarmState,
-    rows: Int64,
+    rows: Places,
     wanted: Bool,
     time: Float64,
     score: Float64,
@@ -212,8 +315,8 @@ def _admit(
     permit: Permit | None,
 ) -> tuple[Bool, Bool, Bool, Bool]:
     """Return (B,) which `wanted` alarms open, which would be merged, and which are newly held back and why."""
-    none = np.zeros(len(rows), np.bool_)
-    held = state.held_back[rows]
+    none = np.zeros(len(wanted), np.bool_)
+    held = state.held_back[rows].copy()
     if not wanted.any():
         return none, none, none, none
     since = np.round((time - state.end_time[rows]) / interval)

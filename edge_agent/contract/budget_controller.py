@@ -20,12 +20,13 @@ Nothing is learnt inside an alarm: S stands still from its start to its end. Ala
 hour, or a tenth of the budget's period if that is shorter, count as one: a fault may open several.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_agent.contract.tail import WEEK_SECONDS
-from edge_agent.contract.types import Bool, Float64, Int64
+from edge_agent.contract.types import Bool, Float64, Int64, Places
 
 STEP = 0.2
 """Of the factor's logarithm, for each alarm beyond the slack."""
@@ -73,13 +74,11 @@ class BudgetController:
         self._lowest = -SLACK + np.log(LEAST) / STEP
         self._highest = SLACK + np.log(MOST) / STEP
 
-    def factor(self, state: BudgetState, rows: Int64) -> Float64:
+    def factor(self, state: BudgetState, rows: Places) -> Float64:
         """Return (B,) what the threshold value of assets `rows` is multiplied by."""
-        surplus = state.surplus[rows]
-        beyond = np.sign(surplus) * np.maximum(np.abs(surplus) - SLACK, 0.0)
-        return np.asarray(np.clip(np.exp(STEP * beyond), LEAST, MOST))
+        return self._factor(state.surplus[rows])
 
-    def follow(self, state: BudgetState, rows: Int64, time: Float64, started: Bool, quiet: Bool) -> None:
+    def follow(self, state: BudgetState, rows: Places, time: Float64, started: Bool, quiet: Bool) -> None:
         """Learn from one scored sample of assets `rows` (B,), each named once.
 
         Args:
@@ -89,15 +88,63 @@ class BudgetController:
             started: (B,) whether an alarm began with the sample.
             quiet: (B,) whether the asset is out of alarm and below the clearing value.
         """
-        kept = np.where(quiet, 1.0 - self._periods / MEMORY, 1.0)
-        surplus = state.surplus[rows] * kept - np.where(quiet, self._periods, 0.0)
-        counted = started & (time - state.counted_time[rows] >= self._separation)
-        after = np.minimum(surplus + counted, self._highest)
-        state.gain[rows] = np.where(counted, after - surplus, state.gain[rows] * kept)
-        state.counted_time[rows] = np.where(started, time, state.counted_time[rows])
-        state.surplus[rows] = np.maximum(after, self._lowest)
+        kept = 1.0 - (self._periods / MEMORY) * quiet
+        surplus = state.surplus[rows] * kept - self._periods * quiet
+        gain = state.gain[rows] * kept
+        if started.any():
+            counted = started & (time - state.counted_time[rows] >= self._separation)
+            after = np.minimum(surplus + counted, self._highest)
+            gain = np.where(counted, after - surplus, gain)
+            state.counted_time[rows] = np.where(started, time, state.counted_time[rows])
+            surplus = after
+        state.gain[rows] = gain
+        state.surplus[rows] = np.maximum(surplus, self._lowest)
 
-    def let_pass(self, state: BudgetState, rows: Int64, active: Bool, ratio: Float64) -> None:
+    def factors_ahead(
+        self, state: BudgetState, rows: Int64, ticks: int, quiet: Callable[[Float64], Bool]
+    ) -> Float64:
+        """Return (B, L) the factor before each of L samples of assets (B,) in which no alarm starts.
+
+        The factor decides which samples are quiet, and those decide the later factors: what is right up to a sample
+        makes the next right, so that asking again until nothing changes ends, and ends with what `follow` does.
+
+        Args:
+            state: left as it is.
+            rows: (B,) assets, each named once.
+            ticks: L.
+            quiet: which of the samples (B, L) are, with factors (B, L).
+        """
+        surplus = state.surplus[rows]
+        lowest = self._after(surplus, np.full(len(surplus), ticks))
+        if (np.maximum(np.abs(surplus), np.abs(lowest)) <= SLACK).all():
+            return np.ones((len(surplus), ticks))
+        before = np.broadcast_to(np.arange(ticks), (len(surplus), ticks))
+        while True:
+            factor = self._factor(self._after(surplus[:, None], before))
+            found = quiet(factor)
+            counted = np.cumsum(found, axis=1) - found
+            if (counted == before).all():
+                return factor
+            before = counted
+
+    def pass_by(self, state: BudgetState, rows: Int64, quiet: Int64) -> None:
+        """Learn of some `quiet` samples (B,) of each of assets (B,), and of any others that are not, at once."""
+        kept = (1.0 - self._periods / MEMORY) ** quiet
+        state.gain[rows] *= kept
+        state.surplus[rows] = np.maximum(self._after(state.surplus[rows], quiet), self._lowest)
+
+    def _after(self, surplus: Float64, quiet: Int64) -> Float64:
+        """Return the surplus after so many quiet samples: it approaches minus `MEMORY`."""
+        return np.asarray((surplus + MEMORY) * (1.0 - self._periods / MEMORY) ** quiet - MEMORY)
+
+    def _factor(self, surplus: Float64) -> Float64:
+        size = np.abs(surplus)
+        if not size.size or size.max() <= SLACK:
+            return np.ones(surplus.shape)
+        beyond = np.sign(surplus) * np.maximum(size - SLACK, 0.0)
+        return np.asarray(np.clip(np.exp(STEP * beyond), LEAST, MOST))
+
+    def let_pass(self, state: BudgetState, rows: Places, active: Bool, ratio: Float64) -> None:
         """Take back what the open alarms of assets `rows` (B,) added that are beyond the controller's reach.
 
         Args:
@@ -108,7 +155,7 @@ class BudgetController:
         """
         beyond = active & (ratio >= MOST)
         if beyond.any():
-            self.forgive(state, rows[beyond])
+            self.forgive(state, np.arange(len(state.gain))[rows][beyond])
 
     def forgive(self, state: BudgetState, assets: Int64) -> None:
         """Take back what the last alarm of assets (B,) added, as it was a true fault; asked twice, it is once."""

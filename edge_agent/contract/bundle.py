@@ -28,10 +28,11 @@ from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import BLOCKS, LEAST_BLOCK, POLICIES
 from edge_agent.contract.variance import VarianceModel
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 MANIFEST = "manifest.json"
 SCORING = "scoring.npz"
 GOLDEN = "golden.npz"
+CHUNK = "chunk.onnx"
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ def read_bundle(directory: Path) -> Bundle:
             raise BundleError(
                 f"{held}: SHA-256 differs from the manifest's; the file is damaged or was changed"
             )
-    for name in (SCORING, GOLDEN, f"{manifest.inference}.onnx"):
+    chunk = (CHUNK,) if manifest.inference == "step" else ()
+    for name in (SCORING, GOLDEN, f"{manifest.inference}.onnx", *chunk):
         if name not in manifest.files:
             raise BundleError(f"{path}: files: {name} must be listed")
     return Bundle(directory, manifest, _read_scoring(directory, manifest), hashlib.sha256(text).hexdigest())

@@ -22,7 +22,7 @@ import numpy as np
 from edge_agent.contract.grid import UNSET
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded
 from edge_agent.contract.scoring import ScoringModel
-from edge_agent.contract.types import Bool, Float64, Int64
+from edge_agent.contract.types import Bool, Float64, Int64, Places
 
 DAY_SECONDS = 86_400.0
 LEAST_BATCHES = 8
@@ -89,7 +89,7 @@ class DriftState:
             np.zeros(assets, np.int64), np.zeros(assets, np.bool_), np.full(assets, -np.inf), np.zeros(assets),
         )  # fmt: skip
 
-    def drift(self, rows: Int64) -> Float64:
+    def drift(self, rows: Places) -> Float64:
         """Return (B,) the drift of assets; 1 is the limit."""
         return np.asarray(np.abs(self.average[rows]).max(axis=1) / LIMIT)
 
@@ -103,23 +103,37 @@ class DriftMeasures:
 
     def __init__(self, model: ScoringModel) -> None:
         self._model = model
-        self._precision = Mahalanobis(model.level_correlation).precision
-        self._own = np.diag(self._precision)
+        precision = Mahalanobis(model.level_correlation).precision
+        self._adjusting = precision / np.diag(precision)
+        self.judged = np.concatenate([model.judged, model.judged])
 
-    def of(self, level: Float64, residual: Float64, present: Bool) -> tuple[Float64, Bool]:
-        """Return the measures (n, 2F) of levels and residuals (n, F) in scaled units, and which of them count."""
-        model = self._model
-        judged = present & model.judged
-        v = np.where(judged, bounded((level - model.level_centre) / model.level_scale), 0.0)
-        if not judged.all():
-            # A missing sensor stands where the others say: at zero it would pull theirs.
-            expected = v - (v @ self._precision) / self._own
-            v = np.where(judged, v, expected)
-        u = np.where(judged, (residual - model.residual_centre) / model.residual_scale, 0.0)
-        measures = np.concatenate(
-            [(v @ self._precision) / self._own, np.log(bounded(u) ** 2 + _SMALL)], axis=1
-        )
-        return measures, np.concatenate([judged, judged], axis=1)
+    def of(self, level: Float64, residual: Float64, present: Bool | None) -> tuple[Float64, Bool | None]:
+        """Return the measures (…, 2F) of levels and residuals (…, F), and which of them count; None is as `judged`.
+
+        Args:
+            level, residual: scaled units, finite.
+            present: (…, F) which cells count; None is all.
+        """
+        model, width = self._model, level.shape[-1]
+        v = bounded((level - model.level_centre) / model.level_scale)
+        u = bounded((residual - model.residual_centre) / model.residual_scale)
+        known = None
+        if present is None:
+            v, u = v * model.judged, u * model.judged
+            if not model.judged.all():
+                v = self._filled(v, model.judged)
+        else:
+            judged = present & model.judged
+            v, u = self._filled(np.where(judged, v, 0.0), judged), np.where(judged, u, 0.0)
+            known = np.concatenate([judged, judged], axis=-1)
+        measures = np.empty((*level.shape[:-1], 2 * width))
+        np.matmul(v.reshape(-1, width), self._adjusting, out=measures.reshape(-1, 2 * width)[:, :width])
+        measures[..., width:] = np.log(u * u + _SMALL)
+        return measures, known
+
+    def _filled(self, v: Float64, judged: Bool) -> Float64:
+        """Return levels in which a missing sensor stands where the others say: at zero it would pull theirs."""
+        return np.where(judged, v, v - v @ self._adjusting)
 
 
 class DriftWatch:
@@ -136,37 +150,43 @@ class DriftWatch:
         self._centre, self._scale = np.asarray(drift.centre), np.asarray(drift.scale)
 
     def follow(
-        self, state: DriftState, rows: Int64, tick: Int64, time: Float64, level: Float64, residual: Float64,
-        present: Bool,
+        self, state: DriftState, rows: Places, tick: Int64, time: Float64, level: Float64, residual: Float64,
+        present: Bool | None,
     ) -> Int64:  # fmt: skip
-        """Take one sample of assets that are not in alarm.
+        """Take L samples of each of B assets that are not in alarm; only the first may begin a new batch.
 
         Args:
             state: changed in place.
-            rows: (B,) assets, each named once.
-            tick: (B,) of the samples.
-            time: (B,) of the samples, seconds since the epoch.
-            level: (B, F) scaled units.
-            residual: (B, F) scaled units.
-            present: (B, F) which cells count.
+            rows: B assets, each named once.
+            tick: (B, L) of the samples.
+            time: (B, L) of the samples, seconds since the epoch.
+            level: (B, L, F) scaled units.
+            residual: (B, L, F) scaled units.
+            present: (B, L, F) which cells count; None is all.
 
         Returns:
             the assets of which to train anew is advised with this sample.
         """
-        batch = tick // self._drift.batch_ticks
-        old = state.batch[rows]
-        closed = rows[(old != batch) & (old != UNSET)]
-        if len(closed):
-            at = np.flatnonzero((old != batch) & (old != UNSET))
-            advised = self._close(state, closed, time[at])
-        else:
-            advised = closed
-        state.batch[rows] = batch
+        advised = np.empty(0, np.int64)
+        begun = self.begins(state, rows, tick[:, 0])
+        if begun.any():
+            at = np.flatnonzero(begun & (state.batch[rows] != UNSET))
+            advised = self._close(state, np.arange(len(state.batch))[rows][at], time[at, 0])
+            state.batch[rows] = tick[:, 0] // self._drift.batch_ticks
         measures, known = self._measures.of(level, residual, present)
-        state.total[rows] += np.where(known, measures, 0.0)
-        state.cells[rows] += known
-        state.samples[rows] += 1
+        if known is None:
+            state.total[rows] += measures.sum(axis=1)
+            state.cells[rows] += self._measures.judged * tick.shape[1]
+        else:
+            state.total[rows] += np.where(known, measures, 0.0).sum(axis=1)
+            state.cells[rows] += known.sum(axis=1)
+        state.samples[rows] += tick.shape[1]
         return advised
+
+    def begins(self, state: DriftState, rows: Places, tick: Int64) -> Bool:
+        """Return (B,) or (B, L) which samples at ticks of that shape are not of the open batch of their asset."""
+        batch = state.batch[rows]
+        return np.asarray(tick // self._drift.batch_ticks != (batch if tick.ndim == 1 else batch[:, None]))
 
     def _close(self, state: DriftState, rows: Int64, time: Float64) -> Int64:
         """End the open batches of assets (B,) and return those of which to train anew is advised."""
@@ -235,6 +255,7 @@ def _batch_means(
         one, other = level[first:end], residual[first:end]
         present = np.isfinite(one) & np.isfinite(other)
         values, known = measures.of(np.where(present, one, 0.0), np.where(present, other, 0.0), present)
+        known = np.broadcast_to(measures.judged, values.shape) if known is None else known
         total = np.where(known, values, 0.0).sum(axis=0)
         means.append((total / np.maximum(known.sum(axis=0), 1))[None])
     return np.concatenate(means)

@@ -1,8 +1,11 @@
-"""Exponentially weighted moving averages that start at zero.
+"""Exponentially weighted moving averages that start at zero, over one tick or many at once.
 
 `e_t = e_{t-1} + a (x_t - e_{t-1})` with `a = 2 / (span + 1)` and `e_0 = 0`. Starting at the first value instead leaves
 a transient in the calibration block that silently down-weights the long spans. For white input of variance 1 the
 variance tends to `a / (2 - a)` (Roberts 1959, Control Chart Tests Based on Geometric Moving Averages).
+
+Written out, `e_t = (1-a)^t e_0 + sum_u a (1-a)^(t-u) x_u`: the averages of many ticks are one product with a
+lower-triangular matrix.
 """
 
 from collections.abc import Sequence
@@ -10,6 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_agent.contract.types import Bool, Float64
+
+LONGEST = 64
+"""Ticks of one product: its work for each tick grows with them, the calls for each tick fall."""
 
 
 def smoothing(spans: Sequence[int]) -> Float64:
@@ -23,14 +29,55 @@ def deviation(spans: Sequence[int]) -> Float64:
     return np.asarray(np.sqrt(a / (2.0 - a)))
 
 
-def follow(average: Float64, value: Float64, present: Bool, a: Float64) -> Float64:
-    """Return the averages after one more value; a missing cell leaves its averages where they are.
+class Smoother:
+    """Averages over several spans; holds no averages itself.
 
     Args:
-        average: (B, S, F) averages so far.
-        value: (B, F) new values; what stands in a missing cell is not used.
-        present: (B, F) which cells count.
-        a: (S,) smoothing factors.
+        spans: S, in samples.
     """
-    step = np.where(present[:, None, :], value[:, None, :] - average, 0.0)
-    return np.asarray(average + a[None, :, None] * step)
+
+    def __init__(self, spans: Sequence[int]) -> None:
+        a = smoothing(spans)
+        self._a = a[:, None]
+        lag = np.arange(LONGEST)[:, None] - np.arange(LONGEST)
+        kept = (1.0 - a) ** np.maximum(lag, 0)[..., None]
+        weight = np.where(lag[..., None] >= 0, a * kept, 0.0)
+        # Rows run over ticks, then spans, so that what begins them is the matrix of fewer ticks.
+        self._weight = weight.transpose(0, 2, 1).reshape(-1, LONGEST)
+        self._fade = ((1.0 - a) ** np.arange(1, LONGEST + 1)[:, None])[..., None]
+
+    def follow(self, average: Float64, value: Float64, present: Bool | None = None) -> Float64:
+        """Return the averages (B, L, S, F) after each of L more values; a missing cell leaves its averages as they are.
+
+        Args:
+            average: (B, S, F) averages so far.
+            value: (B, L, F) new values, finite; what stands in a missing cell is not used.
+            present: (B, L, F) which cells count; None is all.
+        """
+        if present is not None and not present.all():
+            return self._follow_present(average, value, present)
+        ticks = value.shape[1]
+        if ticks == 1:
+            step = value - average
+            step *= self._a
+            step += average
+            return step[:, None]
+        found = np.empty((len(value), ticks, *average.shape[1:]))
+        for at in range(0, ticks, LONGEST):
+            part = value[:, at : at + LONGEST]
+            count = part.shape[1]
+            weight = self._weight[: count * len(self._a), :count]
+            new = found[:, at : at + count]
+            np.multiply(self._fade[:count], average[:, None], out=new)
+            new += (weight @ part).reshape(new.shape)
+            average = new[:, -1]
+        return found
+
+    def _follow_present(self, average: Float64, value: Float64, present: Bool) -> Float64:
+        """Return the same of the cells that are there: those of each sensor side by side, then back in their places."""
+        place = np.cumsum(present, axis=1)
+        packed = np.zeros(value.shape)
+        asset, _, sensor = np.nonzero(present)
+        packed[asset, place[present] - 1, sensor] = value[present]
+        every = np.concatenate([average[:, None], self.follow(average, packed)], axis=1)
+        return np.take_along_axis(every, place[:, :, None], axis=1)

@@ -95,8 +95,15 @@ class Fusion:
             ratios: (n, C) statistics over their normalisers.
             sources: of the C statistics.
         """
-        ratios = np.maximum(ratios, LEAST_RATIO)
-        weights = self.column_weights(sources)
+        return self.fuse_logs(np.log(np.maximum(ratios, LEAST_RATIO)), self.column_weights(sources))
+
+    def fuse_logs(self, logs: Float64, weights: Float64) -> Float64:
+        """Return the fused statistic (n,) of logarithms of ratios (n, C), none below that of `LEAST_RATIO`.
+
+        Args:
+            logs: of statistics over their normalisers.
+            weights: (C,) from `column_weights`.
+        """
         if self.rule == "maximum":
-            return np.asarray(ratios[:, weights > 0.0].max(axis=1))
-        return np.asarray(np.exp(np.log(ratios) @ weights))
+            return np.asarray(np.exp(logs[:, weights > 0.0].max(axis=1)))
+        return np.asarray(np.exp(logs @ weights))

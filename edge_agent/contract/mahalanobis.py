@@ -39,14 +39,19 @@ class Mahalanobis:
 
     Args:
         correlation: (F, F), positive definite.
+        judged: (F,) sensors that count at all; None is all.
     """
 
     _REMEMBERED = 256
 
-    def __init__(self, correlation: Float64) -> None:
+    def __init__(self, correlation: Float64, judged: Bool | None = None) -> None:
         self.correlation = correlation
         self.precision: Float64 = np.asarray(np.linalg.inv(correlation), np.float64)
         self._by_mask: dict[bytes, Float64] = {}
+        self._judged = np.ones(len(correlation), np.bool_) if judged is None else judged
+        self._usual = self._masked_precision(self._judged)
+        self._factor = _factor(self._usual)
+        self._ones = np.full(len(correlation), len(correlation) / max(int(self._judged.sum()), 1))
 
     @cached_property
     def whitening(self) -> Float64:
@@ -58,25 +63,47 @@ class Mahalanobis:
         values, vectors = np.linalg.eigh(self.correlation)
         return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
 
-    def projected(self, z: Float64, present: Bool) -> Float64:
-        """Return `R^-1 z` (n, S, F) for z (n, S, F), with zeros for sensors missing in `present` (n, F)."""
-        if present.all():
-            return np.asarray(z @ self.precision)
-        result = np.zeros_like(z)
-        patterns, which = np.unique(present, axis=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            chosen = np.flatnonzero(which == number)
-            result[chosen] = (z[chosen] * pattern) @ self._masked_precision(pattern)
+    def projected(self, z: Float64, present: Bool | None) -> Float64:
+        """Return `R^-1 z` (n, S, F) for z (n, S, F), with zeros for sensors missing in `present` (n, F); None is none.
+
+        Sensors that are not judged are missing throughout.
+        """
+        count, _, width = z.shape
+        result = (z.reshape(-1, width) @ self._usual).reshape(z.shape)
+        if present is None:
+            return result
+        present = present & self._judged
+        partial = np.flatnonzero((present != self._judged).any(axis=1))
+        if len(partial):
+            # As bytes, one to eight sensors: rows of truth values are slow to compare.
+            codes = np.packbits(present[partial], axis=1)
+            _, first, which = np.unique(
+                codes.view(np.dtype((np.void, codes.shape[1]))), return_index=True, return_inverse=True
+            )
+            which = which.reshape(len(partial))
+            for number, at in enumerate(first):
+                chosen, pattern = partial[which == number], present[partial[at]]
+                result[chosen] = (z[chosen] * pattern) @ self._masked_precision(pattern)
         return result
 
-    def contributions(self, z: Float64, present: Bool) -> Float64:
+    def contributions(self, z: Float64, present: Bool | None) -> Float64:
         """Return each sensor's part of the squared distance, (n, S, F); they sum to it."""
         return np.asarray(z * self.projected(z, present))
 
-    def distance(self, z: Float64, present: Bool) -> Float64:
-        """Return distances (n, S) of standardised vectors z (n, S, F), scaled to F present sensors."""
+    def distance(self, z: Float64, present: Bool | None) -> Float64:
+        """Return distances (n, S) of standardised vectors z (n, S, F), scaled to F present sensors.
+
+        Args:
+            z: finite.
+            present: (n, F) which cells count; None is those of all judged sensors.
+        """
+        if present is None or (present | ~self._judged).all():
+            # Of all sensors the square is that of a vector's length, without a product for each.
+            turned = z.reshape(-1, z.shape[-1]) @ self._factor
+            turned *= turned
+            return np.asarray(np.sqrt(turned @ self._ones).reshape(z.shape[:2]))
         square = np.maximum(self.contributions(z, present).sum(axis=2), 0.0)
-        counted = np.maximum(present.sum(axis=1), 1)
+        counted = np.maximum((present & self._judged).sum(axis=1), 1)
         return np.asarray(np.sqrt(square * (present.shape[1] / counted)[:, None]))
 
     def _masked_precision(self, pattern: Bool) -> Float64:
@@ -90,3 +117,9 @@ class Mahalanobis:
                 full[np.ix_(seen, seen)] = np.linalg.inv(self.correlation[np.ix_(seen, seen)])
             self._by_mask[key] = full
         return self._by_mask[key]
+
+
+def _factor(precision: Float64) -> Float64:
+    """Return C (F, F) with `C C' = R^-1`, which may be of less than full rank."""
+    values, vectors = np.linalg.eigh(precision)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

@@ -46,20 +46,25 @@ class OffCondition:
     settle_ticks: int = 0
 
     def follow(self, off: Bool, settling: Int64, reading: Float32) -> tuple[Bool, Int64, Bool]:
-        """Follow one sample of each asset.
+        """Follow L samples of each of B assets.
 
         Args:
             off: (B,) whether it was off.
             settling: (B,) samples that it was still to settle.
-            reading: (B,) of the sensor, engineering units; NaN where missing.
+            reading: (B, L) of the sensor, engineering units; NaN where missing.
 
         Returns:
-            `off` and `settling` after the sample, and (B,) whether the sample is to have no score.
+            (B, L) `off` and `settling` after each sample, and whether the sample is to have no score.
         """
-        known = np.isfinite(reading)
-        now = np.where(known, COMPARISONS[self.comparison](reading, np.float32(self.value)), off)
-        left = np.where(now, self.settle_ticks, np.maximum(settling - 1, 0))
-        return now, left, now | (settling > 0)
+        place = np.arange(reading.shape[1])
+        below = COMPARISONS[self.comparison](reading, np.float32(self.value))
+        last = np.maximum.accumulate(np.where(np.isfinite(reading), place, -1), axis=1)
+        now = np.where(last >= 0, np.take_along_axis(below, np.maximum(last, 0), axis=1), off[:, None])
+        since = place - np.maximum.accumulate(np.where(now, place, -1), axis=1)
+        never = since > place
+        left = np.maximum(np.where(never, settling[:, None] - place - 1, self.settle_ticks - since), 0)
+        before = np.concatenate([settling[:, None], left[:, :-1]], axis=1)
+        return now, left, now | (before > 0)
 
 
 def parse_off_condition(text: str, settle_ticks: int = 0) -> OffCondition:

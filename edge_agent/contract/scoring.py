@@ -7,18 +7,21 @@ the deviation, which `fusion` fuses of residual, level and novelty; the shape; a
 """
 
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 
-from edge_agent.contract.ewma import deviation, follow, smoothing
+from edge_agent.contract.ewma import Smoother, deviation, smoothing
 from edge_agent.contract.fusion import LEAST_RATIO, Fusion
+from edge_agent.contract.grid import UNSET
 from edge_agent.contract.mahalanobis import BOUND, Mahalanobis, bounded, shrunk_correlation
 from edge_agent.contract.novelty import find_centres, nearest_centre_distance
 from edge_agent.contract.range_guard import GUARD_SPAN, range_excess, range_margin
 from edge_agent.contract.shape_novelty import WINDOW, ShapeModel, fit_shapes, shape_statistic
-from edge_agent.contract.types import Bool, Float32, Float64, Int64
+from edge_agent.contract.types import Bool, Float32, Float64, Int64, Places
 from edge_agent.contract.variance import SPANS as VARIANCE_SPANS
-from edge_agent.contract.variance import VarianceModel, fit_variance, follow_squares, variance_statistic
+from edge_agent.contract.variance import VarianceModel, fit_variance, variance_statistic
 
 SPANS = (1, 5, 15, 60)
 NOVELTY_SPAN = 5
@@ -26,6 +29,9 @@ FADING = 0.97
 """What is left each sample of the excess of a silent sensor: no alarm may last for ever."""
 BIAS_SPANS = 10
 """The bias follows levels ten times slower than the longest span looks at them: a fault outruns it."""
+BIAS_TICKS = 60
+"""The bias stands still for so many ticks of the grid, and then learns of all of them: what is looked at in between
+does not depend on itself, so that many ticks are one computation."""
 BIAS_BOUND = 3.0
 """Standard deviations that a slow drift of normal operation may take away; what drifts farther is news."""
 SUDDEN_SPAN = 5
@@ -129,12 +135,8 @@ def fit_scoring(
     u = bounded((residual - model.residual_centre) / model.residual_scale)
     v = bounded((level - model.level_centre) / model.level_scale)
     present = np.isfinite(u) & judged
-    a = float(smoothing([NOVELTY_SPAN])[0])
-    states = np.empty((len(u), 2 * width))
-    state = np.zeros(2 * width)
-    for row, (moved, known) in enumerate(zip(np.c_[v, u], np.c_[present, present], strict=True)):
-        state = state + a * np.where(known, moved - state, 0.0)
-        states[row] = state
+    moved, known = np.where(np.c_[present, present], np.c_[v, u], 0.0), np.c_[present, present]
+    states = Smoother([NOVELTY_SPAN]).follow(np.zeros((1, 1, 2 * width)), moved[None], known[None])[0, :, 0]
     return replace(
         model,
         residual_correlation=shrunk_correlation(np.where(present, u, np.nan)),
@@ -157,17 +159,16 @@ def _centre_and_scale(rows: Float64) -> tuple[Float64, Float64]:
 
 
 @dataclass
-class ScoringState:
-    """Averages of all assets, one row per asset.
+class Averages:
+    """What n samples are judged by: the averages with each of them in it, one row per sample.
 
     Attributes:
-        residual, level: (A, S + 1, F); the last span is the novelty's.
-        excess: (A, 1, F) smoothed range excess.
-        bias: (A, 1, F) how far the levels have slowly drifted from those of training, standard deviations.
-        window: (A, W, M) the last readings of the sensors whose shape is judged, scaled units, the newest last.
-        heard: (A,) samples in `window`, at most W.
-        square: (A, 2, F) mean squares of the residuals.
-        offset: (A, 1, F) residuals that were accepted as normal, standard deviations.
+        residual, level: (n, S + 1, F); the last span is the novelty's.
+        excess: (n, 1, F) smoothed range excess.
+        bias: (n, 1, F) how far the levels have slowly drifted from those of training, standard deviations.
+        window: (n, W, M) the last readings of the sensors whose shape is judged, scaled units, the newest last.
+        heard: (n,) samples in `window`, at most W.
+        square: (n, 2, F) mean squares of the residuals.
     """
 
     residual: Float64
@@ -177,7 +178,25 @@ class ScoringState:
     window: Float32
     heard: Int64
     square: Float64
+
+    def take(self, rows: Places) -> Self:
+        """Return some rows; those of a slice are no copy."""
+        return type(self)(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+
+@dataclass
+class ScoringState(Averages):
+    """Averages of all assets, one row per asset.
+
+    Attributes:
+        offset: (A, 1, F) residuals that were accepted as normal, standard deviations.
+        lesson: (A, 1, F) sum of the levels that the bias is still to learn of.
+        stretch: (A,) which `BIAS_TICKS` ticks of the grid they are of, `UNSET` before the first.
+    """
+
     offset: Float64
+    lesson: Float64
+    stretch: Int64
 
     @staticmethod
     def zero(assets: int, model: ScoringModel) -> "ScoringState":
@@ -195,28 +214,21 @@ class ScoringState:
             np.zeros(assets, np.int64),
             np.ones((assets, 2, sensors)),
             np.zeros(single),
+            np.zeros(single),
+            np.full(assets, UNSET),
         )
 
     def forget(self, rows: Int64, model: ScoringModel) -> None:
         """Let the averages of some rows begin anew; what is known of their baseline stays."""
-        baseline = self.bias[rows], self.offset[rows]
-        self.put(rows, ScoringState.zero(len(rows), model))
-        self.bias[rows], self.offset[rows] = baseline
+        fresh, kept = ScoringState.zero(len(rows), model), self.take(rows)
+        for name in ("bias", "offset", "lesson", "stretch"):
+            setattr(fresh, name, getattr(kept, name))
+        self.put(rows, fresh)
 
-    def take(self, rows: Int64) -> "ScoringState":
-        """Return a copy of some rows."""
-        return ScoringState(*(getattr(self, item.name)[rows] for item in fields(self)))
-
-    def put(self, rows: Int64, values: "ScoringState") -> None:
+    def put(self, rows: Places, values: "ScoringState") -> None:
         """Write rows back."""
         for item in fields(self):
             getattr(self, item.name)[rows] = getattr(values, item.name)
-
-    @staticmethod
-    def concatenate(parts: "list[ScoringState]") -> "ScoringState":
-        """Return the rows of all parts, in order."""
-        names = [item.name for item in fields(ScoringState)]
-        return ScoringState(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class Scorer:
@@ -228,47 +240,147 @@ class Scorer:
 
     def __init__(self, model: ScoringModel) -> None:
         self.model = model
-        self._a = smoothing((*model.spans, NOVELTY_SPAN))
         self._deviation = deviation(model.spans)[None, :, None]
-        self._guard_a = smoothing([GUARD_SPAN])
-        self._bias_a = float(smoothing([BIAS_SPANS * max(model.spans)])[0])
+        self._bias_gain = _bias_gain(max(model.spans))
         self._margin = range_margin(model.low, model.high)
-        self._residual = Mahalanobis(model.residual_correlation)
-        self._level = Mahalanobis(model.level_correlation)
+        self._residual = Mahalanobis(model.residual_correlation, model.judged)
+        self._level = Mahalanobis(model.level_correlation, model.judged)
         self._aspect_weights = model.fusion.aspect_weights
+        self._all_judged = bool(model.judged.all())
+        seen = np.r_[model.judged, model.judged]
+        self._seen, self._centres = seen, np.ascontiguousarray(model.centres[:, seen])
+        self._averages = Smoother((*model.spans, NOVELTY_SPAN))
+        self._guard_average = Smoother([GUARD_SPAN])
+        self._squares = Smoother(model.variance.spans)
+        self._residual_rate = 1.0 / (BOUND * model.residual_scale)
+        self._residual_shift = model.residual_centre * self._residual_rate
+        self._level_rate = 1.0 / (BOUND * model.level_scale)
+        self._level_shift = model.level_centre * self._level_rate
+        self._column_weights = model.fusion.column_weights(model.sources[:-1])
+        self._short = [place for place, span in enumerate(model.spans) if span <= SUDDEN_SPAN]
 
-    def follow(self, state: ScoringState, residual: Float64, level: Float64, present: Bool) -> ScoringState:
-        """Return the averages after one more sample of each asset; arrays are (B, F) in scaled units."""
+    def follow(
+        self,
+        state: ScoringState,
+        residual: Float64,
+        level: Float64,
+        present: Bool | None,
+        tick: Int64,
+        taught: Bool | None = None,
+    ) -> Averages:
+        """Take L more samples of each of B assets, and return the averages of all, B x L rows asset by asset.
+
+        Args:
+            state: of the assets, B rows, changed in place.
+            residual, level: (B, L, F) scaled units.
+            present: (B, L, F) which cells count; None is all.
+            tick: (B, L).
+            taught: (B,) whose levels teach the bias; None is all.
+        """
+        stretch = tick // BIAS_TICKS
+        parts = []
+        for first, end in self._stretches(state, stretch):
+            self._learn_bias(state, stretch[:, first])
+            part = slice(first, end)
+            seen = None if present is None else present[:, part]
+            parts.append(self._follow_stretch(state, residual[:, part], level[:, part], seen, taught))
+        return _side_by_side(parts, len(tick))
+
+    def _stretches(self, state: ScoringState, stretch: Int64) -> list[tuple[int, int]]:
+        """Return first and end of the parts of L columns (B, L) in which no asset's bias changes but at the first."""
+        ticks = stretch.shape[1]
+        if ticks == 1:
+            return [(0, 1)]
+        cuts = np.flatnonzero((stretch[:, 1:] != stretch[:, :-1]).any(axis=0)) + 1
+        return list(pairwise((0, *cuts.tolist(), ticks)))
+
+    def _learn_bias(self, state: ScoringState, stretch: Int64) -> None:
+        """Let the bias of assets (B,) learn of the stretch that is over; within its bounds, or back to them."""
+        over = stretch != state.stretch
+        if not over.any():
+            return
+        bias = state.bias[over]
+        drifted = bias + self._bias_gain * state.lesson[over]
+        state.bias[over] = np.clip(drifted, np.minimum(bias, -BIAS_BOUND), np.maximum(bias, BIAS_BOUND))
+        state.lesson[over] = 0.0
+        state.stretch[over] = stretch[over]
+
+    def _follow_stretch(
+        self,
+        state: ScoringState,
+        residual: Float64,
+        level: Float64,
+        present: Bool | None,
+        taught: Bool | None,
+    ) -> Averages:
         model = self.model
-        judged = present & model.judged
-        u = bounded((residual - model.residual_centre) / model.residual_scale - state.offset[:, 0])
-        v = bounded((level - model.level_centre) / model.level_scale - state.bias[:, 0])
-        # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
-        accepted = state.bias[:, 0] - np.clip(state.bias[:, 0], -BIAS_BOUND, BIAS_BOUND)
-        excess = range_excess(level - accepted * model.level_scale, model.low, model.high, self._margin)
-        smoothed = follow(state.level, v, judged, self._a)
-        calm = judged & (np.abs(smoothed[:, len(model.spans) - 1]) < BIAS_GATE)
-        drifted = state.bias + self._bias_a * np.where(calm, v, 0.0)[:, None]
-        return ScoringState(
-            follow(state.residual, u, judged, self._a),
-            smoothed,
-            np.where(
-                present[:, None], follow(state.excess, excess, present, self._guard_a), FADING * state.excess
-            ),
-            np.clip(drifted, np.minimum(state.bias, -BIAS_BOUND), np.maximum(state.bias, BIAS_BOUND)),
-            self._next_window(state.window, level, present),
-            np.minimum(state.heard + 1, WINDOW),
-            follow_squares(state.square, u, judged, model.variance.spans),
-            state.offset,
+        if present is not None:
+            # What stands in a missing cell may be no number, which not even a weight of zero takes away.
+            residual, level = np.where(present, residual, 0.0), np.where(present, level, 0.0)
+        u = _standardised(residual, self._residual_rate, self._residual_shift + state.offset / BOUND)
+        v = _standardised(level, self._level_rate, self._level_shift + state.bias / BOUND)
+        if not self._all_judged:
+            u *= model.judged
+            v *= model.judged
+        averages, squares = self._averages, self._squares
+        before = state.window
+        ticks = level.shape[1]
+        smoothed = averages.follow(state.level, v, present)
+        calm = np.abs(smoothed[:, :, len(model.spans) - 1]) < BIAS_GATE
+        if present is not None:
+            calm &= present
+        if taught is not None:
+            calm &= taught[:, None, None]
+        state.lesson += (v * calm).sum(axis=1, keepdims=True)
+        heard = np.minimum(state.heard[:, None] + np.arange(1, ticks + 1), WINDOW)
+        found = Averages(
+            _rows(averages.follow(state.residual, u, present)),
+            _rows(smoothed),
+            _rows(self._excess(state, level, present)),
+            np.repeat(state.bias, ticks, axis=0),
+            self._windows(before, level, present),
+            heard.reshape(-1),
+            _rows(squares.follow(state.square, u * u, present)),
         )
+        last = slice(ticks - 1, None, ticks)
+        for name in ("residual", "level", "excess", "window", "heard", "square"):
+            getattr(state, name)[...] = getattr(found, name)[last]
+        return found
 
-    def _next_window(self, window: Float32, level: Float64, present: Bool) -> Float32:
-        """Return the windows one sample later; a missing reading repeats the one before it."""
+    def _excess(self, state: ScoringState, level: Float64, present: Bool | None) -> Float64:
+        """Return (B, L, 1, F) the smoothed range excess; that of a silent sensor fades."""
+        model = self.model
+        # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
+        accepted = state.bias - np.clip(state.bias, -BIAS_BOUND, BIAS_BOUND)
+        outside = range_excess(level - accepted * model.level_scale, model.low, model.high, self._margin)
+        if not (outside.any() or state.excess.any()):
+            return np.zeros((*level.shape[:2], 1, level.shape[2]))
+        if present is None or present.all():
+            return self._guard_average.follow(state.excess, outside)
+        found, excess = np.empty((*level.shape[:2], 1, level.shape[2])), state.excess
+        for at in range(level.shape[1]):
+            one = slice(at, at + 1)
+            seen = present[:, one]
+            excess = np.where(
+                seen, self._guard_average.follow(excess, outside[:, one])[:, 0], FADING * excess
+            )
+            found[:, at] = excess
+        return found
+
+    def _windows(self, window: Float32, level: Float64, present: Bool | None) -> Float32:
+        """Return the windows (B x L, W, M) with each sample in them; a missing reading repeats the one before it."""
         sensors = self.model.shapes.sensors
+        count, ticks, _ = level.shape
         if not len(sensors):
-            return window
-        newest = np.where(present[:, sensors], level[:, sensors], window[:, -1]).astype(np.float32)
-        return np.concatenate([window[:, 1:], newest[:, None]], axis=1)
+            return np.empty((count * ticks, WINDOW, 0), np.float32)
+        readings = np.concatenate([window, level[:, :, sensors].astype(np.float32)], axis=1)
+        if present is not None:
+            seen = np.ones(readings.shape, np.bool_)
+            seen[:, WINDOW:] = present[:, :, sensors]
+            place = np.where(seen, np.arange(readings.shape[1])[:, None], 0)
+            readings = np.take_along_axis(readings, np.maximum.accumulate(place, axis=1), axis=1)
+        every = np.lib.stride_tricks.sliding_window_view(readings[:, 1:], WINDOW, axis=1)
+        return every.transpose(0, 1, 3, 2).reshape(count * ticks, WINDOW, len(sensors))
 
     def accept(self, state: ScoringState) -> ScoringState:
         """Return the averages with the present smoothed level and residual as the baseline, however far they lie.
@@ -279,50 +391,68 @@ class Scorer:
         """
         chosen = max(place for place, span in enumerate(self.model.spans) if span <= BASELINE_SPAN)
         fresh = ScoringState.zero(len(state.bias), self.model)
+        fresh.stretch = state.stretch
         fresh.bias = np.asarray(state.bias + _unbounded(state.level[:, chosen, None]))
         fresh.offset = np.asarray(state.offset + _unbounded(state.residual[:, chosen, None]))
         return fresh
 
-    def statistics(self, state: ScoringState, present: Bool) -> Float64:
+    def statistics(self, state: Averages, present: Bool | None) -> Float64:
         """Return (n, 2S + 4): residual distance a span, level distance a span, variance, novelty of state, of shape.
 
         The last is NaN where no shape can be judged: no sensor's shapes recur, or the window is not full yet.
-        """
-        judged = present & self.model.judged
-        residual = self._residual.distance(state.residual[:, :-1] / self._deviation, judged)
-        level = self._level.distance(state.level[:, :-1] / self._deviation, judged)
-        vector = np.concatenate([state.level[:, -1], state.residual[:, -1]], axis=1)
-        novelty = nearest_centre_distance(
-            vector, self.model.centres, np.concatenate([judged, judged], axis=1)
-        )
-        variance = variance_statistic(self.model.variance, state.square, judged)
-        shape = self._shape(state, judged)
-        return np.concatenate([residual, level, variance, novelty[:, None], shape[:, None]], axis=1)
 
-    def _shape(self, state: ScoringState, judged: Bool) -> Float64:
+        Args:
+            state: n rows.
+            present: (n, F) which cells count; None is all.
+        """
+        model, spans = self.model, len(self.model.spans)
+        found = np.empty((len(state.heard), 2 * spans + 4))
+        found[:, :spans] = self._residual.distance(state.residual[:, :-1] / self._deviation, present)
+        found[:, spans:-4] = self._level.distance(state.level[:, :-1] / self._deviation, present)
+        vector = np.concatenate([state.level[:, -1], state.residual[:, -1]], axis=1)
+        if present is None or (present | ~model.judged).all():
+            judged = model.judged
+            vector = vector if self._all_judged else vector[:, self._seen]
+            found[:, -2] = nearest_centre_distance(vector, self._centres)
+        else:
+            judged = present & model.judged
+            both = np.concatenate([judged, judged], axis=1)
+            found[:, -2] = nearest_centre_distance(vector, model.centres, both)
+        found[:, -4:-2] = variance_statistic(model.variance, state.square, judged)
+        found[:, -1] = self._shape(state, present)
+        return found
+
+    def _shape(self, state: Averages, present: Bool | None) -> Float64:
         shapes = self.model.shapes
-        found = np.full(len(judged), np.nan)
-        full = state.heard >= WINDOW
-        if len(shapes.sensors) and full.any():
-            found[full] = shape_statistic(shapes, state.window[full], judged[np.ix_(full, shapes.sensors)])
+        found = np.full(len(state.heard), np.nan)
+        if len(shapes.sensors):
+            full = np.flatnonzero(state.heard >= WINDOW)
+            seen = np.ones((len(full), len(shapes.sensors)), np.bool_)
+            if present is not None:
+                seen = present[np.ix_(full, shapes.sensors)]
+            found[full] = shape_statistic(shapes, state.window[full], seen)
         return found
 
     def aspects(self, statistics: Float64, guard: Float64) -> Float64:
-        """Return (n, 3) deviation, shape and range; the shape is NaN where it cannot be judged.
+        """Return the aspects (n, 3) alone, see `weigh`."""
+        return self.weigh(statistics, guard)[0]
+
+    def weigh(self, statistics: Float64, guard: Float64) -> tuple[Float64, Float64]:
+        """Return aspects (n, 3), and (n,) how sudden the change is.
+
+        Aspects are deviation, shape and range; the shape is NaN where it cannot be judged. Suddenness is the mean of
+        the logarithms of the residual distances of the shortest spans over their 0.99 quantiles.
 
         Args:
             statistics: (n, 2S + 4).
             guard: (n,) from `guard`.
         """
         ratios = statistics / self.model.normalisers
-        deviation = self.model.fusion.fuse(ratios[:, :-1], self.model.sources[:-1])
-        return np.stack([deviation, ratios[:, -1], guard], axis=1)
-
-    def sudden(self, statistics: Float64) -> Float64:
-        """Return (n,) the log-mean of the residual distances of the shortest spans over their 0.99 quantiles."""
-        short = [place for place, span in enumerate(self.model.spans) if span <= SUDDEN_SPAN]
-        ratios = statistics[:, short] / self.model.normalisers[short]
-        return np.asarray(np.exp(np.log(np.maximum(ratios, LEAST_RATIO)).mean(axis=1)))
+        logs = np.log(np.maximum(ratios[:, :-1], LEAST_RATIO))
+        aspects = np.empty((len(ratios), ASPECTS))
+        aspects[:, 0] = self.model.fusion.fuse_logs(logs, self._column_weights)
+        aspects[:, 1], aspects[:, 2] = ratios[:, -1], guard
+        return aspects, logs[:, self._short].mean(axis=1)
 
     def fuse(self, aspects: Float64, normaliser: Float64) -> Float64:
         """Return the fused statistic (n,) of deviation and shape, and of either alone where the other is unknown.
@@ -331,6 +461,8 @@ class Scorer:
             aspects: (n, 3).
             normaliser: (n, 3) or (3,) what is usual of late.
         """
+        if not len(self.model.shapes.sensors):
+            return np.maximum(aspects[:, 0] / normaliser[..., 0], LEAST_RATIO)
         ratio = np.maximum(aspects[:, :2] / normaliser[..., :2], LEAST_RATIO)
         weight = np.where(np.isnan(ratio), 0.0, self._aspect_weights)
         log = np.log(np.where(weight > 0.0, ratio, 1.0))
@@ -340,7 +472,7 @@ class Scorer:
         """Return (n,) how many margins farther beyond the range than of late; 1 is news."""
         return np.asarray(np.maximum(aspects[:, 2] - normaliser[..., 2], 0.0))
 
-    def guard(self, state: ScoringState, guarded: Bool) -> Float64:
+    def guard(self, state: Averages, guarded: Bool) -> Float64:
         """Return (n,) the largest smoothed range excess of the `guarded` (F,) sensors.
 
         1 is one margin outside of what was seen. Without the guard all are 0.
@@ -348,21 +480,20 @@ class Scorer:
         guarded = guarded & self.model.fusion.range_guard
         return np.asarray(np.where(guarded, state.excess[:, 0], 0.0).max(axis=1))
 
-    def shares(self, state: ScoringState, present: Bool) -> Float64:
-        """Return (n, F) how much each sensor contributes; rows sum to 1."""
-        judged = present & self.model.judged
-        total = np.zeros(present.shape)
+    def shares(self, state: Averages, present: Bool | None) -> Float64:
+        """Return (n, F) how much each sensor contributes, of those that are `present` (n, F); rows sum to 1."""
+        total = np.zeros((len(state.heard), len(self.model.judged)))
         for weight, space, average in (
             (self.model.fusion.weight("residual"), self._residual, state.residual),
             (self.model.fusion.weight("level"), self._level, state.level),
         ):
-            parts = np.maximum(space.contributions(average[:, :-1] / self._deviation, judged), 0.0)
+            parts = np.maximum(space.contributions(average[:, :-1] / self._deviation, present), 0.0)
             total += weight * (parts / np.maximum(parts.sum(axis=2, keepdims=True), 1e-12)).mean(axis=1)
         excess = state.excess[:, 0]
         total += np.where(excess.max(axis=1, keepdims=True) >= 1.0, 4.0 * excess / _excess_sum(excess), 0.0)
         return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12))
 
-    def whitened(self, state: ScoringState, place: int) -> tuple[Float64, Float64]:
+    def whitened(self, state: Averages, place: int) -> tuple[Float64, Float64]:
         """Return levels and residuals (n, F) over the span at `place`, with what normally moves together taken out.
 
         Levels of machines move slowly and are in their own standard deviations; residuals are nearly white, and are in
@@ -373,7 +504,7 @@ class Scorer:
         residual = np.where(self.model.judged, state.residual[:, place] / spread, 0.0)
         return np.asarray(level @ self._level.whitening), np.asarray(residual @ self._residual.whitening)
 
-    def expected_level(self, state: ScoringState) -> Float64:
+    def expected_level(self, state: Averages) -> Float64:
         """Return (n, F) what the other sensors' levels say each should read, scaled units.
 
         The conditional mean of a normal distribution: `E[x_i | others] = -sum_j P_ij x_j / P_ii`. A forecaster
@@ -384,6 +515,40 @@ class Scorer:
         others = z @ precision - z * np.diag(precision)
         expected = state.bias[:, 0] - others / np.diag(precision)
         return np.asarray(expected * self.model.level_scale + self.model.level_centre)
+
+
+def _standardised(values: Float64, rate: Float64, shift: Float64) -> Float64:
+    """Return `bounded` of values (B, L, F) in standard deviations from their centre, both given over the bound."""
+    found = values * rate
+    found -= shift
+    np.tanh(found, out=found)
+    found *= BOUND
+    return found
+
+
+def _bias_gain(span: int) -> float:
+    """Return what the bias takes of each level of a stretch, as much as it would take sample by sample of a constant."""
+    a = float(smoothing([BIAS_SPANS * span])[0])
+    return float((1.0 - (1.0 - a) ** BIAS_TICKS) / BIAS_TICKS)
+
+
+def _rows(ticks: Float64) -> Float64:
+    """Return averages (B, L, S, F) as B x L rows."""
+    return ticks.reshape(-1, *ticks.shape[2:])
+
+
+def _side_by_side(parts: list[Averages], assets: int) -> Averages:
+    """Return the averages of parts of the columns of B assets, in each asset's order."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(name: str) -> Any:
+        arrays = [getattr(part, name) for part in parts]
+        wide = [array.reshape(assets, len(array) // assets, *array.shape[1:]) for array in arrays]
+        whole = np.concatenate(wide, axis=1)
+        return whole.reshape(assets * whole.shape[1], *whole.shape[2:])
+
+    return Averages(*(joined(item.name) for item in fields(Averages)))
 
 
 def _excess_sum(excess: Float64) -> Float64:

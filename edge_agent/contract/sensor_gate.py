@@ -39,7 +39,7 @@ from edge_agent.contract.stale import (
     silence_limit,
     stale_limits,
 )
-from edge_agent.contract.types import Bool, Float32, Int64, QualityEvent, SensorQuality
+from edge_agent.contract.types import Bool, Float32, Int32, Int64, Places, QualityEvent, SensorQuality
 from edge_agent.contract.unit_jump import CONFIRMED_AFTER, UnitTable
 
 RECOVERED_AFTER = 5
@@ -48,6 +48,9 @@ UNIT_RECOVERED_AFTER = 50
 LEAST_UPDATE_TICKS, MOST_UPDATE_TICKS = 5, 60
 """Between two events of one episode; it grows with the episode: a loose connector is one story, told in steps."""
 _MANY = 100
+_AHEAD = 16
+"""Ticks that are looked at together after one that needed a closer look; the next will often need it too."""
+_NO_HOLD: Int32 = np.ones((1, 1, 1), np.int32)
 FOUND = ("stale", "silent", "frozen", "out_of_range", "unit_jump", "spiking", "impossible", "spike", "gap")
 """What is counted: the first six as often as they begin, then impossible readings, spikes, and gaps in the ticks."""
 
@@ -68,17 +71,38 @@ class QualityRules:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What the gate lets through of one sample of each asset.
+    """What the gate lets through of L samples of each of B assets.
 
     Attributes:
-        values: (B, F) evidence, engineering units; NaN where missing or not trusted.
-        fed: (B, F) what the forecaster may see: beside the evidence, good readings of sensors that are coming back.
-        events: data-quality events.
+        values: (B, L, F) evidence, engineering units; NaN where missing or not trusted.
+        fed: (B, L, F) what the forecaster may see: beside the evidence, good readings of sensors that are coming back.
+        dead: (B, L, F) of which sensors nothing counts; None where all readings are there and trusted, and each tick
+            follows the one before.
+        events: data-quality events, each with the place (b, l) of its sample.
     """
 
     values: Float32
     fed: Float32
-    events: list[QualityEvent]
+    dead: Bool | None = None
+    events: list[tuple[int, int, QualityEvent]] = field(default_factory=list)
+
+    @property
+    def ordinary(self) -> bool:
+        """Return whether there was nothing to look at closely."""
+        return self.dead is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """The ordinary look at L samples of each of B assets, true up to each asset's first that needs another.
+
+    Attributes:
+        hold: (B, L, F) equal readings in a row, or all 1.
+        odd: (B, L) which samples need a closer look.
+    """
+
+    hold: Int32
+    odd: Bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,33 +156,91 @@ class SensorGate:
             [one.usual_step for one in self._sensors],
         )  # fmt: skip
 
-    def check(self, state: QualityState, rows: Int64, tick: Int64, values: Float32) -> Passed:
-        """Judge one sample of each asset.
+    def check(self, state: QualityState, rows: Places, tick: Int64, values: Float32) -> Passed:
+        """Judge L samples of each of B assets.
 
         Args:
             state: changed in place.
-            rows: (B,) assets, each named once.
-            tick: (B,) later than the asset's last.
-            values: (B, F) engineering units; NaN where missing.
+            rows: B assets, each named once.
+            tick: (B, L), each later than the one before.
+            values: (B, L, F) engineering units; NaN where missing.
         """
-        # The ordinary look, which has to be quick: all there, all in range, no leap, no long hold, nothing pending.
-        held = state.value[rows]
-        leap = np.abs(values - held) > self._odd_step
-        hold = state.hold[rows] * (values == held) + 1
-        odd = leap | (hold > self._hold) | ~((values >= self._low) & (values <= self._high))
-        watched = state.watched[rows] | (tick - state.last_tick[rows] != 1)
-        if not (odd.any() or watched.any()):
-            state.value[rows], state.hold[rows], state.last_tick[rows] = values, hold, tick
-            return Passed(values, values, [])
-        watched |= odd.any(axis=1)
-        plain = rows[~watched]
-        state.value[plain], state.hold[plain], state.last_tick[plain] = (
-            values[~watched], hold[~watched], tick[~watched],
-        )  # fmt: skip
-        evidence, fed = values.copy(), values.copy()
-        looked = self._look(state, rows[watched], tick[watched], values[watched])
-        evidence[watched], fed[watched] = looked.values, looked.fed
-        return Passed(evidence, fed, looked.events)
+        glance = self._glance(state, rows, tick, values)
+        if not glance.odd.any():
+            self._pass(state, rows, tick, values, glance)
+            return Passed(values, values)
+        passed = Passed(values.copy(), values.copy(), np.zeros(values.shape, np.bool_))
+        assets = np.arange(len(state.last_tick))[rows]
+        odd = glance.odd.any(axis=1)
+        plain = np.flatnonzero(~odd)
+        if len(plain):
+            calm = _Glance(glance.hold[plain], glance.odd[plain])
+            self._pass(state, assets[plain], tick[plain], values[plain], calm)
+        self._check_closely(state, assets, np.flatnonzero(odd), tick, values, passed)
+        return passed
+
+    def _check_closely(
+        self, state: QualityState, assets: Int64, places: Int64, tick: Int64, values: Float32, passed: Passed
+    ) -> None:
+        """Judge the assets at some places among those of a call, tick by tick where any of them needs it."""
+        rows, ticks, readings = assets[places], tick[places], values[places]
+        at, ahead, count = 0, values.shape[1], values.shape[1]
+        while at < count:
+            part = slice(at, at + ahead)
+            glance = self._glance(state, rows, ticks[:, part], readings[:, part])
+            clear = _leading(~glance.odd.any(axis=0))
+            if clear:
+                part, calm = slice(at, at + clear), _Glance(glance.hold[:, :clear], glance.odd[:, :clear])
+                self._pass(state, rows, ticks[:, part], readings[:, part], calm)
+                at += clear
+            if clear == glance.odd.shape[1]:
+                ahead *= 2
+                continue
+            self._check_tick(
+                state, rows, places, at, ticks[:, at], readings[:, at], glance.odd[:, clear], passed
+            )
+            at, ahead = at + 1, _AHEAD
+
+    def _check_tick(
+        self, state: QualityState, rows: Int64, places: Int64, column: int, tick: Int64, values: Float32, odd: Bool,
+        passed: Passed,
+    ) -> None:  # fmt: skip
+        """Judge one sample of each asset, those that are `odd` closely, and fill in what passes."""
+        if not odd.all():
+            plain = slice(None) if not odd.any() else np.flatnonzero(~odd)
+            one = values[plain, None]
+            glance = self._glance(state, rows[plain], tick[plain, None], one)
+            self._pass(state, rows[plain], tick[plain, None], one, glance)
+        looked, dead, events = self._look(state, rows[odd], tick[odd], values[odd])
+        assert passed.dead is not None
+        passed.values[places[odd], column], passed.fed[places[odd], column] = looked
+        passed.dead[places[odd], column] = dead
+        place = dict(zip(rows.tolist(), places.tolist(), strict=True))
+        passed.events.extend((place[event.asset], column, event) for event in events)
+
+    def _glance(self, state: QualityState, rows: Places, tick: Int64, values: Float32) -> _Glance:
+        """Look quickly: all there, all in range, no leap, no long hold, no tick left out, nothing pending."""
+        held = state.value[rows][:, None]
+        before = held if values.shape[1] == 1 else np.concatenate([held, values[:, :-1]], axis=1)
+        step = values - before
+        same = step == 0.0
+        # A comparison with what is no number is never true, so that this one finds what is missing as well.
+        ordinary = (np.abs(step, out=step) <= self._odd_step) & (values >= self._low) & (values <= self._high)
+        if same.any():
+            hold = _holds(state.hold[rows], same)
+            ordinary &= hold <= self._hold
+        else:
+            hold = _NO_HOLD
+        odd = ~ordinary.all(axis=2)
+        odd[:, 0] |= state.watched[rows] | (tick[:, 0] - state.last_tick[rows] != 1)
+        if tick.shape[1] > 1:
+            odd[:, 1:] |= tick[:, 1:] - tick[:, :-1] != 1
+        return _Glance(np.broadcast_to(hold, values.shape), odd)
+
+    def _pass(self, state: QualityState, rows: Places, tick: Int64, values: Float32, glance: _Glance) -> None:
+        """Remember ordinary samples."""
+        state.value[rows], state.hold[rows] = values[:, -1], glance.hold[:, -1]
+        state.last_tick[rows] = tick[:, -1]
 
     def hear(self, state: QualityState, rows: Int64, now: float) -> None:
         """Note that readings of some assets arrived at `now`, on the clock that `advance` is called with."""
@@ -171,8 +253,14 @@ class SensorGate:
         quiet &= ~state.silent & (state.last_tick != UNSET)
         return [self._fall_silent(state, asset) for asset in np.flatnonzero(quiet).tolist()]
 
-    def _look(self, state: QualityState, rows: Int64, tick: Int64, values: Float32) -> Passed:
-        """Judge with all checks; slower."""
+    def _look(
+        self, state: QualityState, rows: Int64, tick: Int64, values: Float32
+    ) -> tuple[tuple[Float32, Float32], Bool, list[QualityEvent]]:
+        """Judge one sample (B, F) of each asset with all checks; slower.
+
+        Returns:
+            Evidence and what is fed, which sensors are dead, events.
+        """
         last = state.last_tick[rows]
         step = np.where(last == UNSET, 1, tick - last)
         long = (step > self._silence) & ~state.silent[rows]
@@ -195,7 +283,7 @@ class SensorGate:
         untrue, dead = seen.impossible | seen.converted, is_dead(after.reason)
         untrue |= after.masked
         fed = np.where(untrue | (dead & (seen.frozen | seen.alike)), np.float32(np.nan), values)
-        return Passed(np.where(dead, np.float32(np.nan), fed), fed, events)
+        return (np.where(dead, np.float32(np.nan), fed), fed), dead, events
 
     def _read(self, after: QualityState, values: Float32) -> _Seen:
         """Bring the readings into `after` and return what each looks like."""
@@ -323,6 +411,25 @@ class SensorGate:
 
     def _time_of(self, tick: np.int64) -> float:
         return float(self._axis.time_of(np.asarray(tick)))
+
+
+def _holds(hold: Int32, same: Bool) -> Int32:
+    """Return (B, L, F) the equal readings in a row after each of L more.
+
+    Args:
+        hold: (B, F) before them.
+        same: (B, L, F) whether each equals the one before.
+    """
+    if same.shape[1] == 1:
+        return np.asarray(hold[:, None] * same + 1, np.int32)
+    place = np.arange(same.shape[1])[:, None]
+    last = np.maximum.accumulate(np.where(same, -1, place), axis=1)
+    return np.where(last >= 0, place - last + 1, hold[:, None] + place + 1).astype(np.int32)
+
+
+def _leading(flags: Bool) -> int:
+    """Return how many of the first flags (L,) are set in a row."""
+    return len(flags) if flags.all() else int(flags.argmin())
 
 
 def _worth_saying(state: QualityState, tick: Int64) -> Bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.contract.scoring import Scorer, ScoringState
+from edge_agent.contract.scoring import Averages, Scorer
 from edge_agent.contract.types import Bool, Float64, Int64
 
 SIGNATURE_SPAN = 15
@@ -41,7 +41,7 @@ class ReportedState:
         return ReportedState(np.zeros((assets, 2 * sensors)), np.zeros(assets))
 
 
-def directions(scorer: Scorer, state: ScoringState) -> Float64:
+def directions(scorer: Scorer, state: Averages) -> Float64:
     """Return the signatures (n, 2F) of averages: levels, then residuals; zeros where nothing deviates."""
     model = scorer.model
     chosen = max(place for place, span in enumerate(model.spans) if span <= SIGNATURE_SPAN)
@@ -59,12 +59,24 @@ def changed(reported: ReportedState, rows: Int64, direction: Float64, score: Flo
         reported: changed in place.
         rows: (B,) assets with an open alarm.
         direction: (B, 2F) signatures now.
-        score: (B,) now; below the threshold a direction says little and nothing is news.
+        score: (B,) now.
         told: (B,) whether there is an event of the asset anyway.
+    """
+    news = is_news(reported, rows, direction, score)
+    said = rows[told | news]
+    reported.direction[said], reported.score[said] = direction[told | news], score[told | news]
+    return news
+
+
+def is_news(reported: ReportedState, rows: Int64, direction: Float64, score: Float64) -> Bool:
+    """Return (n,) which samples of open alarms say something else than what was told last.
+
+    Args:
+        reported: what was.
+        rows: (n,) assets of the samples.
+        direction: (n, 2F) signatures.
+        score: (n,); below the threshold a direction says little and nothing is news.
     """
     grown = score > GROWTH * reported.score[rows]
     turned = np.einsum("bf,bf->b", reported.direction[rows], direction) < TURN
-    news = (score >= 1.0) & (grown | turned)
-    said = rows[told | news]
-    reported.direction[said], reported.score[said] = direction[told | news], score[told | news]
-    return np.asarray(news)
+    return np.asarray((score >= 1.0) & (grown | turned))

@@ -7,6 +7,7 @@ the device re-fits without SciPy; a test compares it with SciPy.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from edge_agent.contract.types import Float64
 
 WEEK_SECONDS = 7 * 86_400.0
 LEAST_RATE = 1e-12
+_LEAST_LOG_RATE = float(np.log(LEAST_RATE))
 LEAST_CLUSTERS = 30
 """Fewer clusters than this support no claim of rarity."""
 
@@ -40,14 +42,24 @@ class Tail:
 
     def rate(self, value: Float64) -> Float64:
         """Return clusters per week above each value, never under 1e-12."""
-        excess = np.maximum(value - self.start, 0.0) / self.scale
-        if self.shape < 1e-9:
-            above = self.rate_at_start * np.exp(-excess)
-        else:
-            above = self.rate_at_start * (1.0 + self.shape * excess) ** (-1.0 / self.shape)
-        log_rates = np.log(np.maximum(np.asarray(self.rates), LEAST_RATE))
-        below = np.exp(np.interp(value, np.asarray(self.levels), log_rates))
-        return np.maximum(np.where(value > self.start, above, below), LEAST_RATE)
+        return np.asarray(np.exp(self.log_rate(value)))
+
+    def log_rate(self, value: Float64) -> Float64:
+        """Return the natural logarithm of `rate`."""
+        levels, logs = self._below
+        found = np.interp(value, levels, logs)
+        above = value > self.start
+        if above.any():
+            excess = np.asarray((value[above] - self.start) / self.scale)
+            if self.shape >= 1e-9:
+                excess = np.log1p(self.shape * excess) / self.shape
+            found[above] = np.log(self.rate_at_start) - excess
+        return np.asarray(np.maximum(found, _LEAST_LOG_RATE))
+
+    @cached_property
+    def _below(self) -> tuple[Float64, Float64]:
+        """Return `levels`, and the logarithms of `rates`."""
+        return np.asarray(self.levels), np.log(np.maximum(np.asarray(self.rates), LEAST_RATE))
 
     def value_at(self, rate: float) -> float:
         """Return the value that is exceeded `rate` times a week; at least the start of the tail."""

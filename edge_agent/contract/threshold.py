@@ -47,9 +47,11 @@ class Threshold:
         """Return the score of each fused statistic; NaN stays NaN."""
         if self.tail is None:
             return np.asarray(statistic / self.value)
-        rate = self.tail.rate(statistic)
-        known = np.maximum(1.0 + np.log10(self.alarms_per_week / RARER / rate), 0.0)
-        return np.asarray(np.where(np.isfinite(statistic), known, np.nan))
+        known = self.tail.log_rate(statistic)
+        known -= np.log(self.alarms_per_week / RARER)
+        known *= -1.0 / np.log(10.0)
+        known += 1.0
+        return np.maximum(known, 0.0)
 
 
 def held_values(statistic: Float64, count: int, window: int) -> Float64:

@@ -74,20 +74,24 @@ class TrailingState:
 def follow_blocks(
     state: TrailingState, assets: Int64, aspects: Float64, learn: Bool, length: int, least: Float64
 ) -> None:
-    """Take one row of each of the assets, named once each, into its block.
+    """Take L rows of each of the assets, named once each, into its block, which only the last may fill.
 
     Args:
         state: changed in place.
         assets: (B,).
-        aspects: (B, G) finite.
-        learn: (B,) rows that are taken.
+        aspects: (B, L, G) finite.
+        learn: (B, L) rows that are taken.
         length: rows of a block.
         least: (G,) a normaliser is never smaller.
     """
+    counted = learn.sum(axis=1)
     if not learn.all():
-        assets, aspects = assets[learn], aspects[learn]
-    state.running[assets] = np.maximum(state.running[assets], aspects)
-    state.rows[assets] += 1
+        some = counted > 0
+        assets, counted = assets[some], counted[some]
+        # What is not taken is no maximum.
+        aspects = np.where(learn[some][..., None], aspects[some], -np.inf)
+    state.running[assets] = np.maximum(state.running[assets], aspects.max(axis=1))
+    state.rows[assets] += counted
     full = assets[state.rows[assets] >= length]
     if not len(full):
         return

@@ -13,6 +13,8 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 Bool = NDArray[np.bool_]
+Places = Int64 | slice
+"""Rows of an array, each once: what a slice takes is no copy."""
 
 
 @dataclass(frozen=True, slots=True)

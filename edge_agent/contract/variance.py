@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.contract.ewma import follow, smoothing
+from edge_agent.contract.ewma import Smoother
 from edge_agent.contract.types import Bool, Float64
 
 SPANS = (15, 60)
@@ -41,24 +41,23 @@ class VarianceModel:
         return VarianceModel(SPANS, np.zeros(shape), np.ones(shape))
 
 
-def follow_squares(square: Float64, u: Float64, present: Bool, spans: tuple[int, ...]) -> Float64:
-    """Return the mean squares (B, V, F) after one more standardised residual (B, F) of each asset."""
-    return follow(square, u * u, present, smoothing(spans))
-
-
 def variance_statistic(model: VarianceModel, square: Float64, judged: Bool) -> Float64:
-    """Return (n, V) of mean squares (n, V, F) over the sensors that are `judged` (n, F)."""
-    deviation = np.abs(np.log(np.maximum(square, LEAST_SQUARE)) - model.centre) / model.scale
-    parts = np.where(judged[:, None, :], np.minimum(deviation, BOUND) ** 2, 0.0)
-    return np.asarray(np.sqrt(parts.sum(axis=2) / np.maximum(judged.sum(axis=1), 1)[:, None]))
+    """Return (n, V) of mean squares (n, V, F) over the sensors that are `judged`, (n, F) or (F,)."""
+    parts = np.log(np.maximum(square, LEAST_SQUARE))
+    parts -= model.centre
+    parts /= model.scale
+    np.minimum(np.abs(parts, out=parts), BOUND, out=parts)
+    parts *= parts
+    if judged.ndim == 1:
+        return np.asarray(np.sqrt(parts @ (judged / max(int(judged.sum()), 1))))
+    total = (parts * judged[:, None, :]).sum(axis=2)
+    return np.asarray(np.sqrt(total / np.maximum(judged.sum(axis=1), 1)[:, None]))
 
 
 def fit_variance(u: Float64, present: Bool, spans: tuple[int, ...]) -> VarianceModel:
     """Learn from standardised residuals (n, F) of normal data in order, of which `present` (n, F) count."""
     square = np.ones((1, len(spans), u.shape[1]))
-    logs = np.empty((len(u), *square.shape[1:]))
-    for row in range(len(u)):
-        square = follow_squares(square, u[row : row + 1], present[row : row + 1], spans)
-        logs[row] = np.log(np.maximum(square[0], LEAST_SQUARE))
+    mean = Smoother(spans).follow(square, (u * u)[None], present[None])[0]
+    logs = np.log(np.maximum(mean, LEAST_SQUARE))
     settled = logs[min(max(spans), len(logs) // 2) :]
     return VarianceModel(spans, np.median(settled, axis=0), np.maximum(settled.std(axis=0), LEAST_SPREAD))

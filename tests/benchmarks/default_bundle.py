@@ -10,7 +10,7 @@ from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.types import Float32, Samples
 from edge_agent.detector import golden_samples, open_detector
 from trainer.calibrate import CalibrationHistory, calibrate, untouched_scoring
-from trainer.export import STEP_GRAPH, export_all, export_step
+from trainer.export import export_all, export_recurrent
 from trainer.model import ForecasterWeights, ModelSpec
 
 SENSORS = tuple(f"sensor_{number}" for number in range(1, 9))
@@ -59,7 +59,7 @@ def make_default_bundle(directory: Path, window_graph: bool = False) -> Bundle:
     if window_graph:
         export_all(weights, directory)
     else:
-        export_step(weights, directory / STEP_GRAPH)
+        export_recurrent(weights, directory)
     draft = Bundle(directory, _manifest(weights.spec), untouched_scoring(len(SENSORS)))
     rows = np.arange(_CALIBRATION_ROWS)
     samples = Samples(np.zeros(len(rows), np.int64), rows, normal_values(len(rows)))
