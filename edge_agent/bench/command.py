@@ -152,6 +152,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         notes.append(
             f"{found['samples'] - found['samples_scored']} of {found['samples']} samples had no score"
         )
+    if found["broker"] is not None and found["broker"]["readings_rejected"]:
+        notes.append(f"{found['broker']['readings_rejected']} readings were rejected at the broker")
     return [head, *(f"  {name:<30}{value:>12} {unit}" for name, value, unit in rows), *notes]
 
 

@@ -140,10 +140,10 @@ class Daemon:
             text: str = answer.read().decode()
         return text
 
-    def metric(self, name: str) -> float:
-        """Return a metric, the sum over its labels."""
-        found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", self.page("/metrics"), re.MULTILINE)
-        return sum(float(value) for value in found)
+    def metric(self, name: str, label: str = "") -> float:
+        """Return a metric, the sum over its labels, or over those that hold `label`, such as `kind="start"`."""
+        found = re.findall(rf"^{name}(\{{.*\}})? (\S+)$", self.page("/metrics"), re.MULTILINE)
+        return sum(float(value) for labels, value in found if label in labels)
 
     def wait_until_subscribed(self) -> None:
         """Return once it hears what is published."""

@@ -32,6 +32,7 @@ class Load:
         self._axis = axis
         self._first_tick = int(axis.tick_of(np.array([float(START_SECONDS)]))[0])
         self._texts: dict[int, str] = {}
+        self._times: dict[int, float] = {}
 
     def values(self, asset: Int64, row: Int64) -> Float32:
         """Return (k, F) readings of assets (k,) in their rows (k,)."""
@@ -48,7 +49,11 @@ class Load:
 
     def time(self, row: int) -> float:
         """Return the time stamp of a row, seconds since the epoch."""
-        return float(self._axis.time_of(np.array([self._first_tick + row]))[0])
+        found = self._times.get(row)
+        if found is None:
+            found = float(self._axis.time_of(np.array([self._first_tick + row]))[0])
+            self._times[row] = found
+        return found
 
     def item(self, asset: int, row: int) -> str:
         """Return one row of an asset as a JSON object: its time, and every sensor by name."""

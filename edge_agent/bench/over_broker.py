@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.bench.daemon import PATIENCE_SECONDS, Daemon
+from edge_agent.bench.closed_loop import PATIENCE_SECONDS, ClosedLoop
+from edge_agent.bench.daemon import Daemon
 from edge_agent.bench.in_process import Step
 from edge_agent.bench.load import Load, load_of
 from edge_agent.bench.relay import Relay
@@ -16,9 +17,7 @@ from edge_agent.bench.wire import Client, publish_packet
 from edge_agent.contract.bundle import read_bundle
 
 BASE_TOPIC = "forewarn-bench"
-# Brokers keep a thousand messages for a client that is slow, unless told otherwise: two blocks are under way at most.
-_BLOCK_MESSAGES = 400
-_BLOCKS_UNDER_WAY = 2
+_AT_ONCE = 400
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,6 @@ def measure_over_broker(site: Site, seconds: float, pace: float, step: Step) -> 
     load = load_of(bundle)
     root = f"{BASE_TOPIC}/{os.getpid()}"
     warm_rows = max(manifest.warmup_ticks, manifest.window_length)
-    unscored = site.assets * manifest.warmup_ticks
     sender = _Sender(load, f"{root}/in", site.assets)
     step("starting the daemon")
     with (
@@ -75,23 +73,28 @@ def measure_over_broker(site: Site, seconds: float, pace: float, step: Step) -> 
     ):
         daemon.wait_until_subscribed()
         step("warming up at the broker")
-        _send_warm(client, relay, sender, warm_rows * site.assets)
-        begun_cpu = daemon.wait_until_scored(sender.sent - unscored)
+        loop = ClosedLoop(client, relay)
+        loop.send(sender.next(warm_rows * site.assets))
+        loop.drain()
+        begun_cpu = daemon.cpu_seconds()
         first = sender.sent
         step("as fast as it goes")
-        wall = _as_fast_as_it_goes(client, relay, sender, seconds / 2)
+        wall = _as_fast_as_it_goes(loop, sender, seconds / 2)
         cpu = daemon.cpu_seconds() - begun_cpu
         scored = sender.sent - first
         step(f"at {pace:g} messages a second")
+        answers = relay.answers
         sent = client.publish_at_pace(sender.next(max(int(pace * seconds / 2), 1)), pace, qos=1)
-        daemon.wait_until_scored(sender.sent - unscored)
+        relay.wait_for_answers(answers + len(sent), PATIENCE_SECONDS)
         waited = np.array(relay.acknowledged()[-len(sent) :]) - np.array(sent)
+        rejected = daemon.metric("forewarn_readings_rejected_total")
         megabytes = daemon.resident_megabytes()
         start_seconds = daemon.start_seconds
     with Client(site.host, site.port, f"{BASE_TOPIC}-{os.getpid()}", site.user) as client:
         _clear(client, root, site.assets)
     return {
         "samples": scored,
+        "readings_rejected": int(rejected),
         "samples_per_second": scored / wall,
         "samples_per_cpu_second": scored / cpu,
         "pace": pace,
@@ -120,30 +123,12 @@ class _Sender:
         return found
 
 
-def _send_block(client: Client, sender: _Sender, count: int) -> None:
-    """Publish a block whose last message alone asks for an acknowledgement, which then speaks for all before it."""
-    *first, last = sender.next(count)
-    client.publish(first)
-    client.publish([last], qos=1)
-
-
-def _send_warm(client: Client, relay: Relay, sender: _Sender, count: int) -> None:
-    while sender.sent < count:
-        before = relay.answers
-        _send_block(client, sender, min(_BLOCK_MESSAGES, count - sender.sent))
-        relay.wait_for_answers(before + 1, PATIENCE_SECONDS)
-
-
-def _as_fast_as_it_goes(client: Client, relay: Relay, sender: _Sender, seconds: float) -> float:
+def _as_fast_as_it_goes(loop: ClosedLoop, sender: _Sender, seconds: float) -> float:
     """Keep the daemon busy for so long, and return the seconds until all is scored."""
     begun = time.monotonic()
-    before = relay.answers
-    blocks = 0
     while time.monotonic() - begun < seconds:
-        _send_block(client, sender, _BLOCK_MESSAGES)
-        blocks += 1
-        relay.wait_for_answers(before + blocks - _BLOCKS_UNDER_WAY + 1, PATIENCE_SECONDS)
-    relay.wait_for_answers(before + blocks, PATIENCE_SECONDS)
+        loop.send(sender.next(_AT_ONCE))
+    loop.drain()
     return time.monotonic() - begun
 
 
