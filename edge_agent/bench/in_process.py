@@ -1,7 +1,7 @@
 """The agent's work without its broker: payloads to scores and the detector alone, in this process."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,14 @@ class WholePath:
                 self._pipeline.feed(rows, time.time())
         self._next_row += [self._warm_rows] * (assets - first)
 
-    def batches(self, count: int) -> list[list[ReceivedMessage]]:
-        """Return the next messages, one of each asset, `count` at a time at most."""
+    def batches(self, count: int) -> Iterator[list[ReceivedMessage]]:
+        """Yield the next messages, one of each asset, `count` at a time at most."""
         assets = len(self._next_row)
-        found = []
         for begin in range(0, assets, count):
             block = range(begin, min(begin + count, assets))
-            found.append([_message(asset, self._load.item(asset, self._next_row[asset])) for asset in block])
+            yield [_message(asset, self._load.item(asset, self._next_row[asset])) for asset in block]
             for asset in block:
                 self._next_row[asset] += 1
-        return found
 
     def score(self, messages: Sequence[ReceivedMessage]) -> Outcomes:
         """Decode messages and score what they hold."""

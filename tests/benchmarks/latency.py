@@ -51,7 +51,7 @@ class Steady:
 QUICK = Steady(assets=200, rows=40)
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
-    "no_linger": {"agent__linger_milliseconds": 0.0},
+    "linger": {"agent__linger_milliseconds": 5.0},
 }
 """Settings of the daemon under which the latency is measured."""
 

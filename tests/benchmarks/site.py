@@ -20,7 +20,7 @@ from trainer.model import ForecasterWeights
 
 # Boundless queues: how fast messages come is the question, and none may be lost.
 _BROKER_LINES = ("max_queued_messages 0", "max_inflight_messages 1000")
-_INBOX_MESSAGES = 1_000_000
+_INBOX = {"inbox_messages": 1_000_000, "inbox_megabytes": 4096}
 _ROWS_AT_ONCE, _ASSETS_AT_ONCE = 64, 1024
 
 
@@ -98,8 +98,8 @@ class Site:
             ],
             "agent.max_assets": max(most_assets, 1000),
         }
-        if "inbox_messages" in AgentSettings.model_fields:
-            every["agent.inbox_messages"] = _INBOX_MESSAGES
+        known = AgentSettings.model_fields
+        every |= {f"agent.{key}": value for key, value in _INBOX.items() if key in known}
         return Daemon(every | {key.replace("__", "."): value for key, value in settings.items()})
 
     def expected_alarms(self, assets: int, rows: int, fault: Fault = NO_FAULT) -> set[tuple[int, float]]:

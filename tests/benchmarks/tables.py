@@ -118,7 +118,7 @@ def _agent(run: Figures) -> Iterator[Page]:
 
 
 def _latency(run: Figures) -> Iterator[Page]:
-    names = {"default": "default settings", "no_linger": "linger_milliseconds = 0"}
+    names = {"default": "default settings", "linger": "linger_milliseconds = 5"}
     rows = []
     for way in run["ways"]:
         for key, title in (
