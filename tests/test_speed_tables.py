@@ -13,6 +13,7 @@ from tests.benchmarks.speed_tables import (
     BEGIN,
     DOCUMENT,
     END,
+    NOTHING,
     PARTS,
     RUNS,
     between_markers,
@@ -115,6 +116,11 @@ def test_a_part_that_was_not_run_has_no_line() -> None:
     runs["memory"]["assets"] = runs["memory"]["assets"][:1]
     assert "memory, 10 000 assets" not in targets_text(runs)
     assert "memory, one asset" in targets_text(runs)
+
+
+def test_without_a_run_there_is_a_word_and_no_empty_table() -> None:
+    """Nothing measured is said as nothing measured."""
+    assert targets_text({}) == document_text({}) == NOTHING
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.title)

@@ -19,6 +19,7 @@ DOCUMENT = ROOT / "docs" / "benchmarks.md"
 RUNS = ROOT / "docs" / "benchmarks" / "speed"
 BEGIN = "<!-- made by python -m tests.benchmarks.speed_tables from docs/benchmarks/speed; do not edit -->"
 END = "<!-- end of what is made of speed -->"
+NOTHING = "No run is kept: `make bench-tables` makes them."
 PARTS = ("kernel", "agent", "latency", "memory", "scaling")
 LIBRARIES = (
     "python",
@@ -41,11 +42,13 @@ def stored_runs(folder: Path = RUNS) -> Runs:
 
 def targets_text(runs: Runs) -> str:
     """Return what belongs between the README's markers."""
-    return f"{targets_page(runs).markdown()}\n\n{_sources(runs)}"
+    return f"{targets_page(runs).markdown()}\n\n{_sources(runs)}" if runs else NOTHING
 
 
 def document_text(runs: Runs) -> str:
     """Return what belongs between the markers of docs/benchmarks.md."""
+    if not runs:
+        return NOTHING
     pages = [page.markdown() for part, run in runs.items() for page in part_pages(part, run)]
     return "\n\n".join([targets_page(runs).markdown(), *pages, _sources(runs)])
 
