@@ -27,7 +27,7 @@ from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.onset import follow_onsets
 from edge_agent.contract.scoring import ASPECTS, Scorer
 from edge_agent.contract.signature import changed, directions
-from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
+from edge_agent.contract.threshold import ONSET_RATIO
 from edge_agent.contract.trailing import follow_blocks
 from edge_agent.contract.types import AlarmEvent, Bool, DriftEvent, Float64, Int64, Outcomes, Samples
 from edge_agent.detector_state import DetectorState, ScoredRound, ScoredSamples
@@ -225,8 +225,9 @@ class Judge:
         self, state: DetectorState, one: ScoredRound, time: Float64, score: Float64, statistic: Float64
     ) -> Transitions:
         manifest, rows = self._bundle.manifest, one.asset
-        value = manifest.threshold.value * self._factor(state, rows)
-        quiet, calm = statistic < CLEAR_RATIO * value, statistic < ONSET_RATIO * value
+        threshold, factor = manifest.threshold, self._factor(state, rows)
+        quiet = statistic < threshold.clear_value(self._adapts) * factor
+        calm = statistic < ONSET_RATIO * threshold.value * factor
         happened = follow_alarms(
             state.alarms, rows, time, score, quiet, self._alarm_rules,
             manifest.sampling_interval_seconds, calm, self._permit(one),
