@@ -165,7 +165,8 @@ def test_every_message_of_the_whole_path_becomes_a_scored_sample() -> None:
     for count in (1, 3, 100):
         sizes = []
         for batch in path.batches(count):
-            assert np.isfinite(path.score(batch).score).sum() == len(batch)
+            scores = np.concatenate([outcomes.score for outcomes in path.score(batch)])
+            assert np.isfinite(scores).sum() == len(batch)
             sizes.append(len(batch))
         assert sum(sizes) == 5
 

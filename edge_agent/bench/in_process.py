@@ -14,7 +14,7 @@ from edge_agent.contract.types import Outcomes
 from edge_agent.detector import Detector, load_detector, open_detector
 from edge_agent.intake import Intake
 from edge_agent.metrics import Tally
-from edge_agent.mqtt import ReceivedMessage
+from edge_agent.packets import Messages
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import MqttInput
 
@@ -83,18 +83,22 @@ class WholePath:
                 self._pipeline.feed(rows, time.time())
         self._next_row += [self._warm_rows] * (assets - first)
 
-    def batches(self, count: int) -> Iterator[list[ReceivedMessage]]:
+    def batches(self, count: int) -> Iterator[Messages]:
         """Yield the next messages, one of each asset, `count` at a time at most."""
         assets = len(self._next_row)
         for begin in range(0, assets, count):
             block = range(begin, min(begin + count, assets))
-            yield [_message(asset, self._load.item(asset, self._next_row[asset])) for asset in block]
+            messages = Messages(arrival=time.time(), clock=time.monotonic())
             for asset in block:
+                messages.add(_topic(asset).encode(), self._load.item(asset, self._next_row[asset]).encode())
                 self._next_row[asset] += 1
+            yield messages
 
-    def score(self, messages: Sequence[ReceivedMessage]) -> Outcomes:
+    def score(self, messages: Messages) -> list[Outcomes]:
         """Decode messages and score what they hold."""
-        return self._pipeline.feed(self._intake.rows(messages), time.time())
+        return [
+            self._pipeline.feed(rows, time.time()) for rows in self._intake.blocks([messages], _MOST_AT_ONCE)
+        ]
 
     def throughput(self, seconds: float) -> Spent:
         """Score one message of each asset again and again for so long."""
@@ -102,10 +106,11 @@ class WholePath:
         while spent.seconds < seconds:
             for batch in self.batches(_MOST_AT_ONCE):
                 begun, cpu = time.perf_counter(), time.process_time()
-                outcomes = self.score(batch)
+                found = self.score(batch)
                 spent.cpu_seconds += time.process_time() - cpu
                 spent.seconds += time.perf_counter() - begun
-                spent.take(outcomes, len(batch))
+                for outcomes in found:
+                    spent.take(outcomes, len(outcomes))
         return spent
 
     def latencies(self, seconds: float) -> list[float]:
@@ -121,10 +126,6 @@ class WholePath:
 
 def _topic(asset: int) -> str:
     return f"{TOPIC}{asset}"
-
-
-def _message(asset: int, payload: str) -> ReceivedMessage:
-    return ReceivedMessage(_topic(asset), payload.encode(), False, time.time(), time.monotonic(), 0, 0, 0)
 
 
 def detector_alone(detector: Detector, load: Load, assets: int, rows: int, seconds: float) -> Spent:
