@@ -65,7 +65,8 @@ def _runs(value: float = 1.0, quick: bool = False) -> Runs:
         },
         "scaling": {
             "cases": [
-                {"key": case.key, "name": case.name, "microseconds_per_sample": _spread(value), "ratio": _spread(value)}
+                {"key": case.key, "name": case.name, "microseconds_per_sample": _spread(value), "ratio": _spread(value),
+                 "against": case.against}
                 for case in CASES
             ],
         },

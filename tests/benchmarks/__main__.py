@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for part, run in runs.items():
         for page in part_pages(part, run):
             console.print(page.rich())
-    console.print(targets_page(runs).rich())
+    if (targets := targets_page(runs)).rows:
+        console.print(targets.rich())
     return 0
 
 

@@ -24,12 +24,13 @@ _Call = Callable[[], tuple[int, float]]
 
 @dataclass(frozen=True)
 class Case:
-    """One model and so many assets."""
+    """One model and so many assets; `against` is the key of the case that it is compared with."""
 
     key: str
     name: str
     shape: Shape
     assets: int
+    against: str = "assets_100"
 
 
 CASES = (
@@ -37,10 +38,10 @@ CASES = (
     Case("assets_1000", "1 000 assets", DEFAULT, 1000),
     Case("assets_10000", "10 000 assets", DEFAULT, 10_000),
     Case("assets_100000", "100 000 assets", DEFAULT, 100_000),
-    Case("sensors_43", "1 000 assets, 43 sensors", Shape(sensors=43), 1000),
-    Case("sensors_128", "1 000 assets, 128 sensors", Shape(sensors=128), 1000),
-    Case("window_240", "1 000 assets, window of 240", Shape(window=240), 1000),
-    Case("units_32_16", "1 000 assets, LSTM 32-16", Shape(units=(32, 16)), 1000),
+    Case("sensors_43", "1 000 assets, 43 sensors", Shape(sensors=43), 1000, "assets_1000"),
+    Case("sensors_128", "1 000 assets, 128 sensors", Shape(sensors=128), 1000, "assets_1000"),
+    Case("window_240", "1 000 assets, window of 240", Shape(window=240), 1000, "assets_1000"),
+    Case("units_32_16", "1 000 assets, LSTM 32-16", Shape(units=(32, 16)), 1000, "assets_1000"),
 )
 QUICK = tuple(case for case in CASES if case.assets <= 1000)
 
@@ -55,7 +56,7 @@ def measure_scaling(
         rounds: how often.
         seconds: CPU time of one case in one round, at least.
         progress: told after each measurement.
-        cases: what is measured; the first is what the others are compared with.
+        cases: what is measured; each is compared with one that is among them.
 
     Returns:
         `cases`, a record each.
@@ -70,6 +71,7 @@ def measure_scaling(
         for at in in_turn(len(cases), number):
             costs[at].append(_cost(calls[at], seconds))
             progress.advance(1, cases[at].name)
+    by_key = {case.key: found for case, found in zip(cases, costs, strict=True)}
     return {
         "rounds": rounds,
         "cases": [
@@ -77,7 +79,8 @@ def measure_scaling(
                 "key": case.key,
                 "name": case.name,
                 "microseconds_per_sample": spread(1e6 * one for one in found),
-                "ratio": ratio(found, costs[0]),
+                "against": next(one.name for one in cases if one.key == case.against),
+                "ratio": ratio(found, by_key[case.against]),
             }
             for case, found in zip(cases, costs, strict=True)
         ],

@@ -155,9 +155,9 @@ def _memory(run: Figures) -> Iterator[Page]:
 def _scaling(run: Figures) -> Iterator[Page]:
     yield Page(
         "The detector alone, CPU µs a sample",
-        ("", "Median", "Least to most", "Ratio", "Least to most"),
+        ("", "Median", "Least to most", "Against", "Ratio", "Least to most"),
         [
-            (one["name"], *_spread(one["microseconds_per_sample"]), *_spread(one["ratio"]))
+            (one["name"], *_spread(one["microseconds_per_sample"]), one["against"], *_spread(one["ratio"]))
             for one in run["cases"]
         ],
     )
