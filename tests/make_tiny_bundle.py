@@ -15,7 +15,7 @@ import onnx
 
 from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
 from edge_agent.contract.scaling import Scaling, fit_scaling
-from edge_agent.contract.threshold import RARER, Threshold
+from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.types import Float32, Samples
 from edge_agent.detector import golden_samples, load_detector, open_detector
 from tests.tiny_machine import INTERVAL, PHASE, SENSORS, TINY_BUNDLE, UNITS, WINDOW, normal_samples
@@ -26,7 +26,7 @@ from trainer.model import ForecasterWeights, ModelSpec
 ROWS = 16_000
 HELD_OUT = 10_000
 ALARMS_PER_WEEK = 100.0
-KEPT_PER_WEEK = 3.7
+KEPT_PER_WEEK = 3.7 / 3.0
 DAMPING = 0.9
 
 
@@ -123,7 +123,7 @@ def _calibrated(bundle: Bundle, samples: Samples) -> Bundle:
     found = calibrate(bundle, CalibrationHistory(samples, held_out), ALARMS_PER_WEEK)
     assert found.threshold.tail is not None
     # Rarer than the few minutes of history support, so that normal samples stay clear of it in every test.
-    value = found.threshold.tail.value_at(KEPT_PER_WEEK / RARER)
+    value = found.threshold.tail.value_at(KEPT_PER_WEEK)
     threshold = replace(found.threshold, alarms_per_week=KEPT_PER_WEEK, value=value)
     manifest = replace(bundle.manifest, threshold=threshold, trained={"samples": ROWS})
     complete = Bundle(bundle.directory, manifest, found.scoring)

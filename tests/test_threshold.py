@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.tail import WEEK_SECONDS, cluster_peaks
-from edge_agent.contract.threshold import RARER, Threshold, calibrate_threshold
+from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.types import Float64
 
 INTERVAL = 60.0
@@ -50,7 +50,7 @@ def test_one_more_is_ten_times_rarer() -> None:
     """On the tail, a score of 2 is a tenth of the alarm budget and 3 a hundredth."""
     threshold = _calibrated(30_000, budget=1.0)
     assert threshold.tail is not None
-    values = np.array([threshold.tail.value_at(rate / RARER) for rate in (0.1, 0.01)])
+    values = np.array([threshold.tail.value_at(rate) for rate in (0.1, 0.01)])
     np.testing.assert_allclose(threshold.score(values), [2.0, 3.0], atol=1e-6)
 
 
@@ -60,14 +60,14 @@ def test_a_larger_budget_lowers_the_threshold() -> None:
     assert values == sorted(values, reverse=True)
 
 
-def test_later_normal_data_stays_in_the_budget() -> None:
-    """On ten times as much normal data that was never seen, alarms stay within the budget."""
+def test_later_normal_data_keeps_the_budget() -> None:
+    """On ten times as much normal data that was never seen, alarms are about as many as the budget allows."""
     budget = 20.0
     threshold = _calibrated(20_000, budget)
     later = _normal(200_000, seed=5)
     weeks = len(later) * INTERVAL / WEEK_SECONDS
     assert threshold.basis == "tail"
-    assert len(cluster_peaks(later, threshold.value, 1)) / weeks <= budget
+    assert 0.5 * budget <= len(cluster_peaks(later, threshold.value, 1)) / weeks <= 2.0 * budget
 
 
 def test_a_budget_beyond_the_history_claims_no_rarity() -> None:
@@ -79,11 +79,11 @@ def test_a_budget_beyond_the_history_claims_no_rarity() -> None:
     assert threshold.value >= 1.25 * _normal(9_000).max()
 
 
-def test_the_threshold_is_that_of_a_rarer_rate() -> None:
-    """On the tail the threshold value is exceeded three times more rarely than the budget asks for."""
+def test_the_threshold_is_that_of_the_asked_rate() -> None:
+    """On the tail the threshold value is exceeded as often as the budget allows."""
     threshold = _calibrated(60_000, budget=10.0)
     assert threshold.tail is not None
-    assert threshold.tail.rate(np.array([threshold.value]))[0] == pytest.approx(10.0 / RARER)
+    assert threshold.tail.rate(np.array([threshold.value]))[0] == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize("rows", [50, 500])

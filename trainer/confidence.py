@@ -3,8 +3,7 @@
 With a tail the number of clusters is Poisson and their excesses are generalised Pareto; both are drawn anew from what
 was fitted and fitted again (parametric bootstrap, Efron and Tibshirani 1993), and the rates at the value that the
 budget asks for are ordered. Without one nothing exceeded the threshold, and the interval is that of a Poisson mean of
-which none was seen (Garwood 1936). Both hold for operation like that of the calibration block; for what later data adds
-the threshold is that of a rarer rate than asked (`threshold.RARER`), so the interval lies below the budget.
+which none was seen (Garwood 1936). Both hold for operation like that of the calibration block.
 """
 
 from dataclasses import dataclass

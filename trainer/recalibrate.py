@@ -27,7 +27,7 @@ import numpy as np
 from edge_agent.contract.bundle import GOLDEN, SCORING, Bundle, write_bundle
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.scoring import ScoringModel
-from edge_agent.contract.threshold import RARER, Threshold, calibrate_threshold
+from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.types import Bool, Float64, Samples
 from edge_agent.detector import load_detector, open_detector
 from edge_agent.version import VERSION
@@ -143,7 +143,7 @@ class Recalibration:
         threshold = self.old.threshold
         if threshold.tail is None or threshold.supported_alarms_per_week > alarms_per_week:
             return None
-        value = threshold.tail.value_at(alarms_per_week / RARER)
+        value = threshold.tail.value_at(alarms_per_week)
         return replace(threshold, value=value, alarms_per_week=alarms_per_week)
 
 

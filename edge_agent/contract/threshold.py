@@ -1,7 +1,10 @@
 """From the fused statistic to the score: 1.0 is the alarm threshold, whatever the machine.
 
 With a long calibration block the score claims rarity (`tail`): `1 + log10(budget rate / rate)`, floor 0. With a short
-one it is a ratio to a margin (`margin`) and claims no rarity.
+one it is a ratio to a margin (`margin`) and claims no rarity. The rate is the very one that is asked for: later normal
+data is never quite like the calibration block, but what became usual of late is divided out before (`trailing`), and
+what is left the budget controller follows. A rarer rate on top of these was measured to be too quiet, at no gain in
+time in alarm worth having (docs/decisions/0014).
 """
 
 from dataclasses import dataclass
@@ -12,10 +15,6 @@ from edge_agent.contract.tail import WEEK_SECONDS, Tail, fit_tail
 from edge_agent.contract.trailing import QUANTILE
 from edge_agent.contract.types import Float64
 
-RARER = 3.0
-"""Later normal data is never quite like the calibration block: plain tails realise 1.1 to 6.6 times the asked rate.
-So the threshold is that of a rate three times rarer than asked. A factor on the value instead, as 1.5, is next to
-nothing on a statistic with heavy tails and out of reach on one with thin tails (docs/decisions/0008)."""
 SLOPE = 0.05
 """With no tail to go by: how much higher, in logarithms, what is ten times rarer stands; 1.12 times. With twice that,
 half of the budget went unused on both sets that have no tail (docs/decisions/0013)."""
@@ -61,7 +60,7 @@ class Threshold:
         if self.tail is None:
             return np.asarray(statistic / self.value)
         known = self.tail.log_rate(statistic)
-        known -= np.log(self.alarms_per_week / RARER)
+        known -= np.log(self.alarms_per_week)
         known *= -1.0 / np.log(10.0)
         known += 1.0
         return np.maximum(known, 0.0)
@@ -106,7 +105,7 @@ def calibrate_threshold(
     held = held_values(statistic, *opening)
     tail = fit_tail(held, interval, separation) if supported <= alarms_per_week else None
     if tail is not None:
-        value = tail.value_at(alarms_per_week / RARER)
+        value = tail.value_at(alarms_per_week)
         return Threshold("tail", value, alarms_per_week, supported, tail)
     if block_rows:
         blocks = WEEK_SECONDS / (block_rows * interval)
