@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,8 +220,11 @@ def test_what_the_client_publishes_arrives_once_and_in_order(broker: Broker, qos
 def test_a_client_at_a_pace_says_when_it_wrote(broker: Broker) -> None:
     """The times are those of the messages, in order, no earlier than the pace allows."""
     with Client("127.0.0.1", broker.port, "says") as says:
+        before = time.monotonic()
         sent = says.publish_at_pace([("bench/a", b"1")] * 5, 100.0, qos=1)
-    assert all(later - sent[0] >= number / 100.0 - 1e-3 for number, later in enumerate(sent))
+    # The first may be late on a busy machine, and the others then keep to their own times.
+    assert all(moment >= before + number / 100.0 for number, moment in enumerate(sent))
+    assert sent == sorted(sent)
 
 
 def test_the_relay_tells_when_the_agent_acknowledged_each_message(broker: Broker) -> None:
