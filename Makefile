@@ -3,6 +3,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 LOCKS := requirements
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
@@ -10,7 +11,7 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 # Mosquitto lies in /usr/sbin, and without root in the cache; the system's own programs win.
 export PATH := $(PATH):/usr/sbin:$(CURDIR)/.cache/servers/bin
 
-.PHONY: setup lint servers test bench benchmarks benchmark-table demo lock
+.PHONY: setup lint servers test bench bench-tables benchmarks benchmark-table demo lock
 
 $(STAMP): pyproject.toml $(LOCKS)/full.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
@@ -33,8 +34,20 @@ servers:
 test: lint servers
 	$(BIN)/python -m pytest
 
-bench: $(STAMP) servers
-	$(BIN)/python -m tests.benchmarks
+# A neighbour that the agent is measured beside, and nothing else.
+$(BENCH_STAMP): $(STAMP) $(LOCKS)/bench.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCKS)/bench.lock
+	touch $@
+
+# PARTS="kernel latency" takes some of kernel, agent, latency, memory, scaling; OPTIONS=--quick takes about ten minutes.
+PARTS ?= all
+bench: $(BENCH_STAMP) servers
+	$(BIN)/python -m tests.benchmarks $(PARTS) $(OPTIONS)
+
+# The same, kept, and the tables of docs/benchmarks.md and the README made from it.
+bench-tables: $(BENCH_STAMP) servers
+	$(BIN)/python -m tests.benchmarks $(PARTS) $(OPTIONS) --out docs/benchmarks/speed
+	$(BIN)/python -m tests.benchmarks.speed_tables
 
 # Every run that the README's table is made from: hours with the LSTM. OPTIONS="--forecaster ridge --seeds 1" takes
 # about an hour; each run prints the minutes that it took.
@@ -63,3 +76,4 @@ lock:
 	$(COMPILE) --upgrade --extra cpu --output-file $(LOCKS)/edge.lock
 	$(COMPILE) --upgrade --extra test --output-file $(LOCKS)/full.lock
 	$(COMPILE) --upgrade --extra gpu --output-file $(LOCKS)/gpu.lock
+	$(COMPILE) --upgrade --extra bench --constraint $(LOCKS)/full.lock --output-file $(LOCKS)/bench.lock

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from edge_agent.bench.command import add_bench
 from edge_agent.contract.errors import ForewarnError, UsageError
 from edge_agent.feedback_cli import add_feedback
 from edge_agent.history_options import add_history_options, history_format
@@ -22,6 +23,7 @@ _EPILOG = """examples:
   edge-agent check --config edge-agent.toml
   edge-agent run --config edge-agent.toml
   edge-agent replay --bundle bundle --history yesterday.csv
+  edge-agent bench --bundle bundle
   edge-agent feedback mute --config edge-agent.toml --asset pump-1 --for 2h
 """
 
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_replay(replay)
     add_feedback(commands)
+    add_bench(commands)
     return parser
 
 

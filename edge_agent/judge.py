@@ -28,7 +28,7 @@ from edge_agent.contract.minimum_deviation import MinimumDeviation
 from edge_agent.contract.onset import follow_onsets
 from edge_agent.contract.scoring import Scorer
 from edge_agent.contract.signature import changed, directions
-from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
+from edge_agent.contract.threshold import ONSET_RATIO
 from edge_agent.contract.trailing import follow_blocks
 from edge_agent.contract.types import (
     AlarmEvent,
@@ -248,8 +248,9 @@ class Judge:
         permit: Permit | None,
     ) -> Transitions:  # fmt: skip
         manifest = self._bundle.manifest
-        value = manifest.threshold.value * factor
-        quiet, calm = statistic < CLEAR_RATIO * value, statistic < ONSET_RATIO * value
+        threshold = manifest.threshold
+        quiet = statistic < threshold.clear_value(self._weigher.adapts) * factor
+        calm = statistic < ONSET_RATIO * threshold.value * factor
         happened = follow_alarms(
             state.alarms, rows, time, score, quiet, self._alarm_rules,
             manifest.sampling_interval_seconds, calm, permit,

@@ -17,7 +17,7 @@ from edge_agent.contract.drift import DriftWatch
 from edge_agent.contract.onset import Contrasts, look_ahead
 from edge_agent.contract.scoring import Scorer
 from edge_agent.contract.signature import directions, is_news
-from edge_agent.contract.threshold import CLEAR_RATIO, ONSET_RATIO
+from edge_agent.contract.threshold import ONSET_RATIO
 from edge_agent.contract.trailing import follow_blocks
 from edge_agent.contract.types import Bool, Float64, Int64
 from edge_agent.detector_state import DetectorState
@@ -73,6 +73,7 @@ class Uneventful:
         self._least = bundle.scoring.least
         self._scorer, self._weigher, self._rules = scorer, weigher, rules
         self._controller, self._drift = controller, drift
+        self._clear = bundle.manifest.threshold.clear_value(weigher.adapts)
 
     def look_ahead(self, state: DetectorState, weighed: Weighed, places: Int64, columns: slice) -> Stretch:
         """Return what becomes of some assets' samples in some columns if nothing happens; the state stays as it is."""
@@ -85,10 +86,9 @@ class Uneventful:
         active = state.alarms.active[rows]
         factor = self._factors(state, rows, heeded, active)
         score = self._weigher.score(statistic, factor)
-        limit = value * factor
         course = alarms_ahead(
             state.alarms, rows, time, score if held is None else np.where(held[:, None], 0.0, score),
-            heeded < CLEAR_RATIO * limit, heeded < ONSET_RATIO * limit, self._rules,
+            heeded < self._clear * factor, heeded < ONSET_RATIO * value * factor, self._rules,
         )  # fmt: skip
         contrasts = look_ahead(state.onsets, rows, weighed.sudden[places, columns])
         happens = course.happens | contrasts.onset
@@ -139,10 +139,9 @@ class Uneventful:
     def _factors(self, state: DetectorState, rows: Int64, heeded: Float64, active: Bool) -> Float64:
         if self._controller is None:
             return np.ones(heeded.shape)
-        low = CLEAR_RATIO * self._manifest.threshold.value
 
         def quiet(factor: Float64) -> Bool:
-            return (heeded < low * factor) & ~active[:, None]
+            return (heeded < self._clear * factor) & ~active[:, None]
 
         return self._controller.factors_ahead(state.budget, rows, heeded.shape[1], quiet)
 

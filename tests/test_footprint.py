@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.benchmarks.agent_process import AgentProcess
+from edge_agent.bench.daemon import Daemon
 from tests.benchmarks.default_bundle import SENSORS, WINDOW, make_default_bundle, normal_values
 from tests.broker import Broker, Listener, broker
 
@@ -33,7 +33,10 @@ def test_the_default_model_with_one_asset_takes_less_than_100_megabytes(
 ) -> None:
     """From its start until it has scored one asset's readings the daemon never takes 100 MB, nor maps TensorFlow."""
     bundle = make_default_bundle(tmp_path / "bundle").directory
-    with AgentProcess(bundle, broker.port) as agent, Listener(broker.port, "forewarn/#") as listener:
+    with (
+        Daemon({"bundle.path": str(bundle), "mqtt.port": broker.port}) as agent,
+        Listener(broker.port, "forewarn/#") as listener,
+    ):
         agent.wait_for_metric("forewarn_mqtt_connected", 1)
         for first in range(0, ROWS, 100):
             listener.publish("plant/pump-1", _payload(first, first + 100))

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = {"edge": ("cpu",), "full": ("test",), "gpu": ("gpu",)}
+LOCKS = {"edge": ("cpu",), "full": ("test",), "gpu": ("gpu",), "bench": ("bench",)}
 TRAINING = frozenset({"tensorflow", "keras", "pandas", "scipy", "polars", "scikit-learn", "matplotlib"})
 # These read history files, which the extra `history` pays for; the daemon's life needs none of them.
 HISTORY_READERS = re.compile(r"edge_agent\.(history\w*|replay)$")
@@ -89,6 +89,13 @@ def test_no_lock_holds_both_runtimes() -> None:
     """The two ONNX Runtime wheels overwrite each other's files, so no lock holds both."""
     for name in LOCKS:
         assert len({"onnxruntime", "onnxruntime-gpu"} & set(locked(name))) == 1
+
+
+def test_the_bench_set_changes_nothing_of_the_full_one() -> None:
+    """What `make bench` adds to an installation leaves every package there at its release."""
+    full = locked("full")
+    for name, pins in locked("bench").items():
+        assert name == "river" or sorted(map(str, pins)) == sorted(map(str, full[name])), name
 
 
 def daemon_modules() -> list[str]:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.shape_novelty import (
+    FEW_SENSORS,
     LEAST_DISTANCE,
     REFERENCES,
     WINDOW,
@@ -80,6 +81,28 @@ def test_a_cycle_cut_short_is_new() -> None:
     assert found[206:].max() < 1.0
 
 
+@pytest.mark.parametrize("sensors", range(1, FEW_SENSORS + 1))
+@pytest.mark.parametrize("adapts", [False, True])
+def test_contexts_are_of_few_sensors_that_adapt(sensors: int, adapts: bool) -> None:
+    """Noise, whose shapes never recur, is judged by its context where sensors are few and what is usual adapts."""
+    level = np.stack([_noise(ROWS, seed) for seed in range(sensors)], axis=1)
+    found = fit_shapes(level, _unbroken(ROWS), np.ones(sensors, np.bool_), adapts)
+    expected = list(range(sensors)) if adapts and sensors < FEW_SENSORS else []
+    assert found.sensors.tolist() == expected
+    assert found.absolute.tolist() == [True] * len(expected)
+
+
+def test_a_level_within_the_range_at_which_nothing_stays_is_a_new_context() -> None:
+    """What moves between two levels and then stays half-way has a shape that is known in a context that is not."""
+    level = (3.0 * (np.arange(ROWS) // 100 % 2) + 0.05 * _noise(ROWS))[:, None]
+    stuck = 1.5 + 0.05 * _noise(200, 9)
+    present = np.ones((200 - WINDOW + 1, 1), np.bool_)
+    for adapts in (True, False):
+        one = fit_shapes(level, _unbroken(ROWS), np.ones(1, np.bool_), adapts)
+        found = shape_statistic(one, _windows(stuck), present)
+        assert found.min() > 2.0 if adapts else found.max() < 1.0
+
+
 def test_windows_across_a_break_are_not_used() -> None:
     """Where the history breaks, and where a reading misses, no window is learnt."""
     pieces = 40
@@ -100,22 +123,25 @@ def test_windows_across_a_break_are_not_used() -> None:
     references=st.integers(1, 9),
     rows=st.integers(1, 7),
     size=st.floats(0.01, 20.0),
+    absolute=st.lists(st.booleans(), min_size=3, max_size=3),
     seed=st.integers(0, 10_000),
 )
 def test_distances_are_those_of_every_pair(
-    sensors: int, references: int, rows: int, size: float, seed: int
+    sensors: int, references: int, rows: int, size: float, absolute: list[bool], seed: int
 ) -> None:
-    """The nearest distance is the least of all, computed pair by pair, wherever the window's mean lies."""
+    """The nearest distance is the least of all, pair by pair; the window's mean counts where it is absolute."""
     rng = np.random.default_rng(seed)
+    keeps = np.array(absolute[:sensors])
     known = (size * rng.normal(size=(sensors, references, WINDOW))).astype(np.float32)
-    known -= known.mean(axis=2, keepdims=True)
+    known -= np.where(keeps[:, None, None], np.float32(0.0), known.mean(axis=2, keepdims=True))
     windows = (size * rng.normal(size=(rows, WINDOW, sensors)) + size).astype(np.float32)
     windows[0, :, 0] = known[0, 0] + np.float32(size)
-    found = shape_distances(known, windows)
+    found = shape_distances(known, windows, keeps)
     for row in range(rows):
         for sensor in range(sensors):
             own = windows[row, :, sensor].astype(np.float64)
-            pairs = np.sqrt(np.square(known[sensor] - (own - own.mean())).mean(axis=1))
+            own = own if keeps[sensor] else own - own.mean()
+            pairs = np.sqrt(np.square(known[sensor] - own).mean(axis=1))
             assert found[row, sensor] == pytest.approx(pairs.min(), rel=1e-5, abs=1e-5 * size)
 
 
@@ -134,9 +160,12 @@ def test_a_batch_equals_one_by_one(model: ShapeModel) -> None:
 def test_a_missing_sensor_has_no_say(model: ShapeModel) -> None:
     """The statistic is that of the sensors that are there, and not a number where none is."""
     level = np.stack([_cycle(WINDOW + 1, 3), _noise(WINDOW + 1)], axis=1)
-    two = ShapeModel(np.array([0, 1]), np.repeat(model.references[:1], 2, axis=0), np.array([0.5, 2.0]))
+    shapes = np.zeros(2, np.bool_)
+    two = ShapeModel(
+        np.array([0, 1]), np.repeat(model.references[:1], 2, axis=0), np.array([0.5, 2.0]), shapes
+    )
     windows = _windows(level)
-    ratio = shape_distances(two.references, windows[:1])[0] / two.scale
+    ratio = shape_distances(two.references, windows[:1], two.absolute)[0] / two.scale
     for present in ([True, True], [True, False], [False, True]):
         expected = np.sqrt(np.square(ratio[present]).mean())
         assert shape_statistic(two, windows[:1], np.array([present]))[0] == pytest.approx(expected)
@@ -149,4 +178,7 @@ def test_too_little_history_judges_nothing(rows: int) -> None:
     found = fit_shapes(_cycle(rows)[:, None], _unbroken(rows), np.ones(1, np.bool_))
     assert not len(found.sensors)
     assert found.least == 1.0
-    assert shape_distances(found.references, np.zeros((3, WINDOW, 0), np.float32)).shape == (3, 0)
+    assert shape_distances(found.references, np.zeros((3, WINDOW, 0), np.float32), found.absolute).shape == (
+        3,
+        0,
+    )

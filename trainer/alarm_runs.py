@@ -8,7 +8,7 @@ import numpy as np
 from edge_agent.contract.alarms import AlarmRules, AlarmState, follow_alarms
 from edge_agent.contract.grid import rounds_of
 from edge_agent.contract.tail import WEEK_SECONDS
-from edge_agent.contract.threshold import CLEAR_RATIO, Threshold
+from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.types import Float64, Int64
 
 _REPORT_ROUNDS = 1000
@@ -65,6 +65,7 @@ def run_alarms(
     thresholds: Sequence[Threshold],
     rules: AlarmRules,
     on_rows: Callable[[int], None] | None = None,
+    relative: bool = False,
 ) -> list[AlarmRun]:
     """Run the alarm engine at each of the thresholds.
 
@@ -73,6 +74,7 @@ def run_alarms(
         thresholds: B of them.
         rules: when alarms open and close.
         on_rows: told how many rows were done.
+        relative: whether the statistic is a ratio to what is usual of late.
     """
     scored = series.scored()
     count, asset = len(thresholds), scored.asset
@@ -81,7 +83,7 @@ def run_alarms(
     for place, threshold in enumerate(thresholds):
         judged = np.maximum(scored.statistic, scored.guard * threshold.value)
         score[:, place] = threshold.score(judged)
-        quiet[:, place] = judged < CLEAR_RATIO * threshold.value
+        quiet[:, place] = judged < threshold.clear_value(relative)
     # Each asset at each threshold is an asset of its own to the engine.
     state = AlarmState.zero((int(asset.max()) + 1) * count)
     starts, alarmed = np.zeros(count, np.int64), np.zeros(count, np.int64)

@@ -234,6 +234,7 @@ class _Learning:
         scaling = bundle.manifest.scaling
         self._judged = ~scaling.constant
         self._fusion = bundle.scoring.fusion
+        self._adapts = bundle.manifest.adaptation != "frozen"
         self._known = np.isfinite(forecast).all(axis=1)
         self._run = _runs(samples, bundle.manifest.max_gap_ticks)
         self._level = np.asarray(scaling.apply(gated(open_detector(bundle), samples)), np.float64)
@@ -263,6 +264,7 @@ class _Learning:
             self._spans,
             self._fusion,
             run,
+            self._adapts,
         )
 
 

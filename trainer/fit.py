@@ -40,6 +40,7 @@ from trainer.habits import sensor_habits
 from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
 from trainer.progress import Progress
 from trainer.release import golden_arrays, golden_values, history_facts, put_in_place
+from trainer.screening import without_faults
 from trainer.verify import prove_parity
 
 DAY_SECONDS = 86_400.0
@@ -80,7 +81,7 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
     progress = progress or Progress()
     check_out(out)
     _check_sensors(cleaned, options)
-    plan = make_plan(cleaned, options)
+    plan, screened = _plan(cleaned, options)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -89,7 +90,7 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
         history = plan.calibration_history()
         found = _calibrate(plan, bundle, learnt, history, progress)
         skill = _skill(cleaned, history, found, plan.scaling)
-        _finish(bundle, history, found, skill, _trained(cleaned, found, learnt.record))
+        _finish(bundle, history, found, skill, _trained(cleaned, found, learnt.record, screened))
         bundle = replace(load_detector(draft).bundle, directory=out)
         put_in_place(draft, out)
     except BaseException:
@@ -114,7 +115,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
         HistoryError: the history cannot carry a model.
     """
     _check_sensors(cleaned, options)
-    plan = make_plan(cleaned, options)
+    plan, _ = _plan(cleaned, options)
     learnt = _learn(plan, Progress())
     export_recurrent(learnt.weights, directory)
     bundle = _uncalibrated(plan, directory, {})
@@ -127,6 +128,12 @@ def _check_sensors(cleaned: Cleaned, options: FitOptions) -> None:
     """Refuse options that name a sensor which the history does not have, before anything is learnt."""
     options.off_condition(cleaned.sensors)
     options.alarm_rules(cleaned.sensors)
+
+
+def _plan(cleaned: Cleaned, options: FitOptions) -> tuple[Plan, int]:
+    """Return the plan of the history, and how many of its rows it leaves out as faults that nobody labelled."""
+    plan = make_plan(cleaned, options)
+    return without_faults(plan) if options.parts.trimming else (plan, 0)
 
 
 def _learn(plan: Plan, progress: Progress) -> Learnt:
@@ -279,12 +286,12 @@ def _held_out(
     )
 
 
-def _trained(cleaned: Cleaned, found: Calibrated, record: dict[str, Any]) -> dict[str, Any]:
+def _trained(cleaned: Cleaned, found: Calibrated, record: dict[str, Any], screened: int) -> dict[str, Any]:
     """Return the facts of the whole history, every block of it, and of what it was made into."""
     return {
         **history_facts(cleaned),
         "calibration_samples": found.scored_rows,
-        "trimmed_samples": found.trimmed_rows,
+        "trimmed_samples": found.trimmed_rows + screened,
         "training": record,
         "versions": _versions(),
     }

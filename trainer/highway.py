@@ -5,6 +5,7 @@ in training and of a window or stream in the graphs, so that all of them agree w
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -21,8 +22,12 @@ def ewma_gain(span: int) -> float:
     return 2.0 / (span + 1.0)
 
 
+@cache
 def ewma_matrix(span: int, length: int) -> Float64:
-    """Return the (length, length) lower-triangular matrix that turns samples into their zero-start EWMA."""
+    """Return the (length, length) lower-triangular matrix that turns samples into their zero-start EWMA.
+
+    It is remembered, since many small fits ask for the same one: not to be written into.
+    """
     gain = ewma_gain(span)
     lag = np.arange(length)[:, None] - np.arange(length)[None, :]
     matrix: Float64 = np.where(lag >= 0, gain * (1.0 - gain) ** np.maximum(lag, 0), 0.0)
@@ -80,6 +85,19 @@ def square_residual(weights: Float32, segments: Segments, horizons: int = 1) -> 
     for phi, target in _row_blocks(segments, horizons, SPANS, True):
         total += float(((phi @ weights - target) ** 2).sum())
     return total
+
+
+def residuals_of(weights: Float32, segments: Segments) -> Float64:
+    """Return (N, F) each row less its forecast from the row before, scaled units; NaN where there is none to judge."""
+    sensors = segments.values.shape[1]
+    found = np.full(segments.values.shape, np.nan)
+    for start, end in segments.bounds():
+        first = start + 1
+        for phi in _regressors(segments.values[start : end - 1], SPANS):
+            rows = slice(first, first + len(phi))
+            found[rows] = segments.values[rows] - phi @ weights[:, :sensors]
+            first += len(phi)
+    return np.asarray(np.where(segments.missing, np.nan, found))
 
 
 def _row_blocks(

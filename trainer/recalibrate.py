@@ -117,7 +117,9 @@ class Recalibration:
     def runs(self, thresholds: Sequence[Threshold], new: bool, progress: Progress) -> list[AlarmRun]:
         """Run the alarm engine over the rows that calibrated, at each threshold of the old or the new bundle."""
         side = self.new if new else self.old
-        return run_alarms(side.series, thresholds, self.source.manifest.alarm_rules, progress.advance)
+        manifest = self.source.manifest
+        relative = usual_rows(manifest) > 0
+        return run_alarms(side.series, thresholds, manifest.alarm_rules, progress.advance, relative)
 
     def anew(self, alarms_per_week: float) -> Threshold:
         """Return the threshold that recalibrating for a budget would give."""

@@ -46,7 +46,7 @@ def ordinary_rows(statistics: Float64, fusion: Fusion, sources: Sequence[str]) -
         return keep
     z = _strangeness(statistics[known], fusion, sources)
     limit = _NORMAL.inv_cdf(1.0 - FALSE_SHARE / len(z))
-    apart = [(first, end) for first, end in _stretches(z > STRANGE) if z[first:end].max() > limit]
+    apart = [(first, end) for first, end in stretches_of(z > STRANGE) if z[first:end].max() > limit]
     for first, end in apart:
         keep[known[max(0, first - MARGIN) : end + MARGIN]] = False
     recurrent = len(apart) >= LEAST_CLUSTERS or (~keep).sum() > MOST_SHARE * len(known)
@@ -56,14 +56,18 @@ def ordinary_rows(statistics: Float64, fusion: Fusion, sources: Sequence[str]) -
 def _strangeness(statistics: Float64, fusion: Fusion, sources: Sequence[str]) -> Float64:
     """Return z (n,) of statistics (n, C), each first divided by its own median."""
     ratios = statistics / np.maximum(np.median(statistics, axis=0), 1e-9)
-    logs = np.log(fusion.fuse(ratios, sources))
-    middle, high = np.quantile(logs, (0.5, 0.9))
-    near = float(np.median(np.abs(logs - middle))) / _NORMAL.inv_cdf(0.75)
+    return robust_deviations(np.log(fusion.fuse(ratios, sources)))
+
+
+def robust_deviations(values: Float64) -> Float64:
+    """Return (n,) how many robust standard deviations each of the values (n,) is above their median."""
+    middle, high = np.quantile(values, (0.5, 0.9))
+    near = float(np.median(np.abs(values - middle))) / _NORMAL.inv_cdf(0.75)
     scale = max(near, float(high - middle) / _NORMAL.inv_cdf(0.9), 1e-6)
-    return np.asarray((logs - middle) / scale)
+    return np.asarray((values - middle) / scale)
 
 
-def _stretches(flag: Bool) -> list[tuple[int, int]]:
+def stretches_of(flag: Bool) -> list[tuple[int, int]]:
     """Return (first, one past last) of each run of true rows."""
     edges = np.flatnonzero(np.diff(np.r_[False, flag, False].astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -330,7 +330,13 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
             arrays = {name: stored[name] for name in _ARRAYS}
             spans = tuple(int(span) for span in stored["spans"])
             fusion = Fusion(**json.loads(str(stored["fusion"]))) if "fusion" in stored.files else Fusion()
-            shapes = ShapeModel(**{item.name: stored[f"shapes.{item.name}"] for item in fields(ShapeModel)})
+            shapes = ShapeModel(
+                **{name: stored[f"shapes.{name}"] for name in ("sensors", "references", "scale")},
+                # Before windows could keep their means, none did.
+                absolute=stored["shapes.absolute"]
+                if "shapes.absolute" in stored.files
+                else np.zeros(len(stored["shapes.sensors"]), np.bool_),
+            )
             squares = [int(span) for span in stored["variance.spans"]]
             variance = VarianceModel(
                 (squares[0], squares[1]), stored["variance.centre"], stored["variance.scale"]
@@ -344,7 +350,9 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
     ):
         raise BundleError(f"{path}: must hold finite arrays for {width} sensors")
     known = len(shapes.sensors)
-    if shapes.references.shape[::2] != (known, WINDOW) or shapes.scale.shape != (known,):
+    if shapes.references.shape[::2] != (known, WINDOW) or {shapes.scale.shape, shapes.absolute.shape} != {
+        (known,)
+    }:
         raise BundleError(
             f"{path}: shapes: must hold windows of {WINDOW} samples for each sensor that it names"
         )

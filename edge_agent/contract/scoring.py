@@ -111,10 +111,12 @@ def fit_scoring(
     spans: tuple[int, ...],
     fusion: Fusion | None = None,
     run: Int64 | None = None,
+    adapts: bool = False,
 ) -> ScoringModel:
     """Learn from residuals and levels (n, F) of normal data, NaN where a cell does not count.
 
-    `run` (n,) is the same number for rows that follow each other without a break; None is no break at all.
+    `run` (n,) is the same number for rows that follow each other without a break; None is no break at all. `adapts` says
+    whether what is usual follows recent rows, see `fit_shapes`.
     """
     run = np.zeros(len(level), np.int64) if run is None else run
     width = residual.shape[1]
@@ -145,7 +147,7 @@ def fit_scoring(
             np.where(present, u, 0.0), present, tuple(min(span, max(spans)) for span in VARIANCE_SPANS)
         ),
         centres=find_centres(states[min(4 * NOVELTY_SPAN, len(states) - 1) :]),
-        shapes=fit_shapes(level, run, judged) if model.fusion.weight("shape") else ShapeModel.none(),
+        shapes=fit_shapes(level, run, judged, adapts) if model.fusion.weight("shape") else ShapeModel.none(),
     )
 
 
@@ -406,7 +408,7 @@ class Scorer:
     def statistics(self, state: Averages, present: Bool | None) -> Float64:
         """Return (n, 2S + 4): residual distance a span, level distance a span, variance, novelty of state, of shape.
 
-        The last is NaN where no shape can be judged: no sensor's shapes recur, or the window is not full yet.
+        The last is NaN where no window can be judged: there is no sensor for it, or it is not full yet.
 
         Args:
             state: n rows.

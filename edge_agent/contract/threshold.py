@@ -16,8 +16,9 @@ RARER = 3.0
 """Later normal data is never quite like the calibration block: plain tails realise 1.1 to 6.6 times the asked rate.
 So the threshold is that of a rate three times rarer than asked. A factor on the value instead, as 1.5, is next to
 nothing on a statistic with heavy tails and out of reach on one with thin tails (docs/decisions/0008)."""
-SLOPE = 0.1
-"""With no tail to go by: how much higher, in logarithms, what is ten times rarer stands; 1.26 times."""
+SLOPE = 0.05
+"""With no tail to go by: how much higher, in logarithms, what is ten times rarer stands; 1.12 times. With twice that,
+half of the budget went unused on both sets that have no tail (docs/decisions/0013)."""
 CLEAR_RATIO = 0.8
 """An alarm clears below this part of the threshold *value*; a part of the score would be no hysteresis."""
 
@@ -42,6 +43,18 @@ class Threshold:
     alarms_per_week: float
     supported_alarms_per_week: float
     tail: Tail | None = None
+
+    def clear_value(self, relative: bool) -> float:
+        """Return the value of the fused statistic below which an alarm clears.
+
+        Where the statistic is a ratio to what is usual of late and there is no tail, what is usual is quiet: such a
+        threshold stands little above 1, and with `CLEAR_RATIO` of it an alarm would wait for less than the usual.
+
+        Args:
+            relative: whether the statistic is such a ratio.
+        """
+        least = min(1.0, self.value) if relative and self.tail is None else 0.0
+        return max(CLEAR_RATIO * self.value, least)
 
     def score(self, statistic: Float64) -> Float64:
         """Return the score of each fused statistic; NaN stays NaN."""

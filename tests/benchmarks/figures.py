@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from tests.broker import find_mosquitto
 from trainer.progress import Progress
 
-LIBRARIES = ("numpy", "onnxruntime", "paho-mqtt", "keras", "tensorflow")
+LIBRARIES = ("numpy", "onnxruntime", "paho-mqtt", "keras", "tensorflow", "river")
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -29,9 +29,9 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     }
 
 
-def ratio(values: Sequence[float], first: Sequence[float]) -> float:
-    """Return the median over the rounds of value over first of the same round, which shared the machine's mood."""
-    return float(np.median(np.asarray(values) / np.asarray(first)))
+def ratio(values: Sequence[float], first: Sequence[float]) -> dict[str, float]:
+    """Return the spread over the rounds of value over first of the same round, which shared the machine's mood."""
+    return spread(np.asarray(values) / np.asarray(first))
 
 
 def in_turn(count: int, number: int) -> list[int]:
@@ -51,10 +51,17 @@ def machine_facts() -> dict[str, Any]:
         "load_average": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
+        **{name: _installed(name) for name in LIBRARIES},
         "blas": f"{blas['name']} {blas['version']}",
         "mosquitto": found.group(1) if found else "unknown",
     }
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _cpu_model() -> str:

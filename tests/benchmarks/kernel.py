@@ -1,4 +1,4 @@
-"""Samples that a CPU-second scores: the script everybody writes first, Forewarn's detector, the graph alone."""
+"""Samples that a CPU-second scores: what others would write, Forewarn's detector, the step graph alone."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from edge_agent.contract.types import Float32, Samples
 from edge_agent.detector import open_detector
 from edge_agent.forecaster import Forecaster
 from tests.benchmarks.figures import in_turn, ratio, spread
-from tests.benchmarks.plain_script import PlainScript, Predict, onnx_window
+from tests.benchmarks.plain_script import PlainScript, Predict, Score, onnx_window
 from trainer.export import STEP_GRAPH
 from trainer.progress import Progress
 
@@ -31,12 +31,14 @@ class Subject:
 
     Attributes:
         bundle: with both graphs.
-        keras_window: the same model in Keras, (1, T, I) → forecast.
+        predictors: the same model otherwise, (1, T, I) → forecast, by key and name.
+        neighbours: other detectors, by key and name.
         values: (n, F) readings of normal life.
     """
 
     bundle: Bundle
-    keras_window: Predict
+    predictors: dict[tuple[str, str], Predict]
+    neighbours: dict[tuple[str, str], Score]
     values: Float32
 
 
@@ -48,16 +50,6 @@ class Contender:
     name: str
     samples: int
     call: Callable[[], object]
-
-
-def keras_predict(model: Any) -> Predict:
-    """Return what the manual shows first: `model.predict`."""
-
-    def predict(window: Float32) -> Float32:
-        forecast: Float32 = model.predict(window, verbose=0)
-        return forecast
-
-    return predict
 
 
 def measure_kernel(subject: Subject, rounds: int, seconds: float, progress: Progress) -> dict[str, Any]:
@@ -90,11 +82,15 @@ def measure_kernel(subject: Subject, rounds: int, seconds: float, progress: Prog
             _record(one, measured[one.key]) | {"ratio": ratio(measured[one.key], first)} for one in scoring
         ],
         "graph": [
-            _record(one, measured[one.key]) | {"peak_share": work * ratio(measured[one.key], peak)}
+            _record(one, measured[one.key]) | {"peak_share": _scaled(ratio(measured[one.key], peak), work)}
             for one in graph
         ],
-        "sgemm_gflops": {name: value / 1e9 for name, value in spread(peak).items()},
+        "sgemm_gflops": _scaled(spread(peak), 1e-9),
     }
+
+
+def _scaled(values: dict[str, float], factor: float) -> dict[str, float]:
+    return {name: factor * value for name, value in values.items()}
 
 
 def _record(contender: Contender, rates: list[float]) -> dict[str, Any]:
@@ -111,11 +107,13 @@ def _rate(contender: Contender, seconds: float) -> float:
 
 
 def _scoring(subject: Subject) -> list[Contender]:
-    onnx = _script(subject, onnx_window(subject.bundle.directory))
-    keras = _script(subject, subject.keras_window)
+    manifest = subject.bundle.manifest
+    predictors = {("script_onnx", "script on ONNX Runtime"): onnx_window(subject.bundle.directory)}
+    predictors |= subject.predictors
+    scripts = {name: PlainScript(manifest, predict).warns for name, predict in predictors.items()}
     return [
-        Contender("script_onnx", "script on ONNX Runtime", 1, onnx),
-        Contender("script_keras", "script on Keras predict", 1, keras),
+        *(Contender(*name, 1, _one_by_one(subject, score)) for name, score in scripts.items()),
+        *(Contender(*name, 1, _one_by_one(subject, score)) for name, score in subject.neighbours.items()),
         Contender("forewarn_rows", "Forewarn, 1 asset, row by row", _ROWS_A_CALL, _row_by_row(subject)),
         Contender(
             "forewarn_chunk", f"Forewarn, 1 asset, chunks of {CHUNK}", CHUNK, _detector(subject, 1, CHUNK)
@@ -125,13 +123,13 @@ def _scoring(subject: Subject) -> list[Contender]:
     ]
 
 
-def _script(subject: Subject, predict: Predict) -> Callable[[], object]:
-    script = PlainScript(subject.bundle.manifest, predict)
+def _one_by_one(subject: Subject, score: Score) -> Callable[[], object]:
+    """Return a call that lets a script score the next sample of one asset, its window full."""
     row = 0
 
     def call() -> None:
         nonlocal row
-        script.score("pump", subject.values[row % len(subject.values)])
+        score("pump", subject.values[row % len(subject.values)])
         row += 1
 
     for _ in range(subject.bundle.manifest.window_length):

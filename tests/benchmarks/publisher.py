@@ -1,105 +1,102 @@
-"""A publisher in a process of its own: readings of many assets as JSON, QoS 0, as fast as it can or at a set pace."""
+"""A publisher in a process of its own: readings of many assets, as fast as the broker takes them or at a set pace."""
 
-import argparse
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
-START = 1_700_000_000
-"""Seconds since the epoch of the first row of every asset."""
-_APART = 37
-"""Rows between the places where two assets begin in the stream, so that no two send the same."""
-_PATIENCE_SECONDS = 120.0
+from edge_agent.bench.load import Load
+from edge_agent.bench.wire import Client
+from edge_agent.contract.bundle import Manifest
+from edge_agent.contract.grid import Axis
+from edge_agent.contract.types import Float64
+from tests.benchmarks.payloads import NO_FAULT, Fault, load_with, messages
+
+_PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Where the readings come from and where they go.
+    """Where readings come from and where they go.
 
     Attributes:
-        port: the broker's.
-        values: an `.npy` file of readings (n, F); an asset that reaches its end begins anew.
+        port: the broker's on this device.
+        values: an `.npy` file of readings (n, F) of a machine in order.
         sensors: their names.
+        interval, phase: of the model's axis, seconds.
+        assets: how many send.
+        layout: one of `payloads.LAYOUTS`.
+        per_message: rows in one message.
+        qos: 0 or 1.
+        fault: see there.
     """
 
     port: int
-    values: Path
+    values: str
     sensors: tuple[str, ...]
+    interval: float
+    phase: float
+    assets: int = 1
+    layout: str = "object"
+    per_message: int = 1
+    qos: int = 0
+    fault: Fault = NO_FAULT
 
-    def publish(self, assets: int, first: int, rows: int, per_message: int, pace: float = 0.0) -> None:
+    @staticmethod
+    def of(manifest: Manifest, port: int, values: Path, **fields: Any) -> "Stream":
+        """Return the stream for a bundle."""
+        axis = manifest.axis
+        return Stream(port, str(values), manifest.sensor_names, axis.interval, axis.phase, **fields)
+
+    @property
+    def load(self) -> Load:
+        """Return the readings."""
+        return load_with(np.load(self.values), self.sensors, Axis(self.interval, self.phase), self.fault)
+
+    def publish(self, first: int, rows: int, pace: float = 0.0, times: Path | None = None) -> None:
         """Publish rows `first` to `first + rows` of each asset and return when the broker has them.
 
         Args:
-            assets: how many there are; their messages take turns.
             first: the row to begin with.
             rows: of each asset.
-            per_message: rows in one message; 1 sends an object, more an array.
             pace: messages a second, evenly spread; 0 sends without a pause.
+            times: with a pace, an `.npy` file to write: when each message was sent, monotonic clock.
         """
-        command = [
-            sys.executable,
-            "-m",
-            "tests.benchmarks.publisher",
-            str(self.values),
-            ",".join(self.sensors),
-        ]
-        numbers = [str(number) for number in (self.port, assets, first, rows, per_message, pace)]
-        subprocess.run([*command, *numbers], check=True, timeout=_PATIENCE_SECONDS)
+        plan = {**asdict(self), "first": first, "rows": rows, "pace": pace, "times": times and str(times)}
+        command = [sys.executable, "-m", "tests.benchmarks.publisher", json.dumps(plan)]
+        subprocess.run(command, check=True, timeout=_PATIENCE_SECONDS)
+
+    def warm(self, rows: int) -> None:
+        """Publish the first rows of each asset, many in a message, as JSON."""
+        replace(self, layout="object", per_message=20, qos=0).publish(0, rows)
 
 
-def messages(
-    stream: Stream, assets: int, first: int, rows: int, per_message: int
-) -> Iterator[tuple[str, bytes]]:
-    """Yield topic and payload of each message in the order of time."""
-    values = np.load(stream.values)
-    for begin in range(first, first + rows, per_message):
-        numbers = range(begin, min(begin + per_message, first + rows))
-        for asset in range(assets):
-            objects = [
-                {
-                    "time": START + row,
-                    **dict(
-                        zip(
-                            stream.sensors, values[(asset * _APART + row) % len(values)].tolist(), strict=True
-                        )
-                    ),
-                }
-                for row in numbers
-            ]
-            payload = json.dumps(objects if per_message > 1 else objects[0])
-            yield f"plant/pump-{asset}", payload.encode()
+def sent_at(times: Path) -> Float64:
+    """Return what `publish` wrote."""
+    found: Float64 = np.load(times)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Publish once and end."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("values", type=Path)
-    parser.add_argument("sensors")
-    for name in ("port", "assets", "first", "rows", "per_message"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("pace", type=float)
-    options = parser.parse_args(arguments)
-    stream = Stream(options.port, options.values, tuple(options.sensors.split(",")))
-    ready = list(messages(stream, options.assets, options.first, options.rows, options.per_message))
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", options.port)
-    client.loop_start()
-    begun = time.monotonic()
-    for number, (topic, payload) in enumerate(ready):
-        if options.pace:
-            time.sleep(max(begun + number / options.pace - time.monotonic(), 0.0))
-        sent = client.publish(topic, payload)
-    sent.wait_for_publish(_PATIENCE_SECONDS)
-    client.disconnect()
-    client.loop_stop()
+    """Publish once, as the plan says, and end."""
+    plan = json.loads((sys.argv[1:] if arguments is None else arguments)[0])
+    first, rows, pace, times = (plan.pop(name) for name in ("first", "rows", "pace", "times"))
+    plan["sensors"], plan["fault"] = tuple(plan["sensors"]), Fault(**plan["fault"])
+    stream = Stream(**plan)
+    ready = list(messages(stream.load, stream.layout, range(stream.assets), first, rows, stream.per_message))
+    with Client("127.0.0.1", stream.port, f"publisher-{time.monotonic_ns()}") as client:
+        if not pace:
+            client.publish(ready, stream.qos)
+            return 0
+        sent = client.publish_at_pace(ready, pace, stream.qos)
+    if times is not None:
+        np.save(times, np.array(sent))
     return 0
 
 

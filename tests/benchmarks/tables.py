@@ -1,91 +1,173 @@
-"""The figures as tables for a person."""
+"""The figures as tables, for a terminal and for the documents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from tests.benchmarks.targets import Runs, verdicts
+
 Figures = dict[str, Any]
+_LIFE = {
+    "wall_seconds": "start until ready, s",
+    "cpu_seconds": "start until ready, CPU-s",
+    "import_wall_seconds": "of which imports, s",
+    "import_cpu_seconds": "of which imports, CPU-s",
+}
 
 
-def tables(figures: Figures) -> Iterator[Table]:
-    """Yield the tables of all that was measured, the machine first."""
-    yield _machine(figures["machine"])
-    if "kernel" in figures:
-        yield _scoring(figures["kernel"])
-        yield _graph(figures["kernel"])
-    if "agent" in figures:
-        yield _throughput(figures["agent"])
-        yield _life(figures["agent"])
+@dataclass(frozen=True)
+class Page:
+    """One table: the first column is text, the others are numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def rich(self) -> Table:
+        """Return it for a terminal."""
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE)
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """Return it for a document; the title heads the first column."""
+        head = (f"{self.title}" if not self.columns[0] else f"{self.title}: {self.columns[0]}",)
+        lines = [head + self.columns[1:], ("---", *("--:",) * (len(self.columns) - 1)), *self.rows]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _machine(facts: Figures) -> Table:
-    table = Table(title="Machine", title_justify="left", show_header=False, box=box.SIMPLE)
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), f"{value:.2f}" if isinstance(value, float) else str(value))
-    return table
+def targets_page(runs: Runs) -> Page:
+    """Return each figure to reach that was measured, what it must and should be, and whether it is."""
+    rows = []
+    for target, value, verdict in verdicts(runs):
+        sign = "≥" if target.least else "≤"
+        unit = f" {target.unit}" if target.unit else ""
+        limits = (f"{sign} {number(limit)}" for limit in (target.must, target.aim))
+        rows.append((target.title, *limits, f"{number(value)}{unit}", verdict))
+    return Page("Figures to reach", ("", "Must", "Aim", "Measured", ""), rows)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    table.add_column(columns[0], no_wrap=True)
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+def part_pages(part: str, run: Figures) -> Iterator[Page]:
+    """Yield the tables of what one part measured."""
+    yield from {
+        "kernel": _kernel,
+        "agent": _agent,
+        "latency": _latency,
+        "memory": _memory,
+        "scaling": _scaling,
+    }[part](run)
 
 
-def _scoring(kernel: Figures) -> Table:
-    title = f"Scoring, samples per CPU-second, one thread; rounds: {kernel['rounds']}"
-    table = _table(title, "", "median", "least to most", "ratio")
-    for one in kernel["scoring"]:
-        rate = one["samples_per_cpu_second"]
-        table.add_row(one["name"], _count(rate["median"]), _range(rate), f"{one['ratio']:.3g} ×")
-    return table
+def machine_page(facts: Figures) -> Page:
+    """Return what the figures depend on beside the code."""
+    rows = [
+        (name.replace("_", " "), f"{value:.2f}" if isinstance(value, float) else str(value))
+        for name, value in facts.items()
+    ]
+    return Page("Machine", ("", ""), rows)
 
 
-def _graph(kernel: Figures) -> Table:
-    peak = kernel["sgemm_gflops"]
-    title = f"Step graph alone; float32 sgemm reaches {peak['median']:.0f} GFLOP/s on one core"
-    table = _table(title, "", "median", "least to most", "share of sgemm")
-    for one in kernel["graph"]:
-        rate = one["samples_per_cpu_second"]
-        table.add_row(one["name"], _count(rate["median"]), _range(rate), f"{one['peak_share']:.0%}")
-    return table
+def _kernel(run: Figures) -> Iterator[Page]:
+    columns = ("", "Median", "Least to most", "Ratio", "Least to most")
+    yield Page(
+        "Scoring in one process, samples per CPU-second",
+        columns,
+        [
+            (one["name"], *_spread(one["samples_per_cpu_second"]), *_spread(one["ratio"]))
+            for one in run["scoring"]
+        ],
+    )
+    peak = run["sgemm_gflops"]["median"]
+    yield Page(
+        "Step graph alone, samples per CPU-second",
+        ("", "Median", "Least to most", f"Share of sgemm ({peak:.0f} GFLOP/s)", "Least to most"),
+        [
+            (one["name"], *_spread(one["samples_per_cpu_second"]), *_spread(one["peak_share"]))
+            for one in run["graph"]
+        ],
+    )
 
 
-def _throughput(agent: Figures) -> Table:
-    title = f"Over Mosquitto, samples per CPU-second of the process; rounds: {agent['rounds']}"
-    table = _table(title, "", "median", "least to most", "peak MB", "ratio")
-    for one in agent["throughput"]:
-        table.add_row(one["name"])
-        for who, against in (("script", 1.0), ("daemon", one["ratio"])):
-            rate, peak = one[who]["samples_per_cpu_second"], one[who]["peak_megabytes"]
-            table.add_row(f"  {who}", _count(rate["median"]), _range(rate), f"{peak:.0f}", f"{against:.3g} ×")
-    return table
+def _agent(run: Figures) -> Iterator[Page]:
+    yield Page(
+        "Over Mosquitto, samples per CPU-second of the process",
+        ("", "Median", "Least to most", "Ratio", "Least to most", "Peak MB"),
+        [
+            (
+                one["name"],
+                *_spread(one["samples_per_cpu_second"]),
+                *_spread(one["ratio"]),
+                f"{one['peak_megabytes']:.0f}",
+            )
+            for one in run["throughput"]
+        ],
+    )
+    rows = [(name, *_spread(run["start"][key])) for key, name in _LIFE.items()]
+    rows.append(("idle, connected, % of a core", number(run["idle"]["core_percent"]), ""))
+    rows += [
+        (f"{one['name']}, {one['pace']:g} samples a second, % of a core", number(one["core_percent"]), "")
+        for one in run["slow"]
+    ]
+    yield Page("The daemon's life", ("", "Median", "Least to most"), rows)
 
 
-def _life(agent: Figures) -> Table:
-    table = _table("The daemon's start and idling", "", "median", "least to most")
-    start, idle = agent["start"], agent["idle"]
-    names = {
-        "wall_seconds": "start until ready, s",
-        "cpu_seconds": "start until ready, CPU-s",
-        "import_wall_seconds": "of which imports, s",
-        "import_cpu_seconds": "of which imports, CPU-s",
-    }
-    for key, name in names.items():
-        value = start[key]
-        table.add_row(name, f"{value['median']:.2f}", f"{value['least']:.2f} to {value['most']:.2f}")
-    table.add_row("idle, connected, % of a core", f"{idle['core_percent']:.2f}", "")
-    table.add_row("idle, peak MB", f"{idle['peak_megabytes']:.0f}", "")
-    return table
+def _latency(run: Figures) -> Iterator[Page]:
+    names = {"default": "default settings", "linger": "linger_milliseconds = 5"}
+    rows = []
+    for way in run["ways"]:
+        for key, title in (
+            ("publish_to_score", "publish to score"),
+            ("publish_to_alarm", "publish to alarm"),
+        ):
+            figures = [number(way[f"{key}_{mark}_ms"]) for mark in ("p50", "p99", "p999")]
+            medians = way["spread"][f"{key}_p50_ms"]
+            rows.append(
+                (
+                    f"{names[way['key']]}: {title}",
+                    *figures,
+                    f"{number(medians['least'])} to {number(medians['most'])}",
+                    number(way["core_percent"]["median"]),
+                )
+            )
+    title = f"At {run['pace']:g} messages a second from {run['assets']} assets, QoS 1, ms"
+    yield Page(title, ("", "p50", "p99", "p99.9", "p50 of the rounds", "% of a core"), rows)
 
 
-def _count(value: float) -> str:
+def _memory(run: Figures) -> Iterator[Page]:
+    rows = [("start", number(run["resident_megabytes"]), "")]
+    rows += [
+        (
+            f"{one['assets']:,} assets".replace(",", " "),
+            number(one["resident_megabytes"]),
+            number(one["peak_megabytes"]),
+        )
+        for one in run["assets"]
+    ]
+    yield Page("Memory of the daemon, MB", ("", "Resident", "Peak"), rows)
+
+
+def _scaling(run: Figures) -> Iterator[Page]:
+    yield Page(
+        "The detector alone, CPU µs a sample",
+        ("", "Median", "Least to most", "Against", "Ratio", "Least to most"),
+        [
+            (one["name"], *_spread(one["microseconds_per_sample"]), one["against"], *_spread(one["ratio"]))
+            for one in run["cases"]
+        ],
+    )
+
+
+def _spread(value: dict[str, float]) -> tuple[str, str]:
+    return number(value["median"]), f"{number(value['least'])} to {number(value['most'])}"
+
+
+def number(value: float) -> str:
     """Return three significant digits, thousands apart."""
-    return f"{float(f'{value:.3g}'):,.0f}".replace(",", " ")
-
-
-def _range(value: dict[str, float]) -> str:
-    return f"{_count(value['least'])} to {_count(value['most'])}"
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}".replace(",", " ") if abs(rounded) >= 100 else f"{rounded:.3g}"

@@ -1,0 +1,1 @@
+"""How fast the agent is on this device: `edge-agent bench`."""
