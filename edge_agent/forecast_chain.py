@@ -79,7 +79,9 @@ class ForecastChain:
             tick, values = samples.tick[tile.position], samples.values[tile.position]
             rows = places_of(tile.asset)
             passed = self._gate.check(state.quality, rows, tick, values)
-            followed.quality += [(int(tile.position[at, l]), event) for at, l, event in passed.events]
+            followed.quality += [
+                (int(tile.position[at, column]), event) for at, column, event in passed.events
+            ]
             course = self._course(state, rows, tick, passed)
             for first, end in self._parts(state, rows, tick, course):
                 part = slice(first, end)
@@ -241,10 +243,9 @@ class ForecastChain:
         followed: Followed,
     ) -> ScoredTile:
         """Take samples into the averages; what is read in maintenance teaches the slow drift nothing."""
-        level = scaled.astype(np.float64)
         own = state.scoring.take(rows)
         taught = None if held is None else ~held
-        averages = self._scorer.follow(own, level - pending, level, present, tick, taught)
+        averages = self._scorer.follow(own, scaled - pending, scaled, present, tick, taught)
         if not isinstance(rows, slice):
             state.scoring.put(rows, own)
         followed.forecast[position] = self._scaling.invert(pending)

@@ -65,7 +65,9 @@ def test_the_bundle_keeps_shapes_and_policy(trailing: Bundle) -> None:
     """What was learnt of shapes and blocks, and the policy, are read back as they were."""
     found = read_bundle(trailing.directory)
     assert found.manifest.adaptation == "trailing"
-    assert found.scoring.shapes.sensors.tolist() == [0]
+    # Two sensors are few, so that the windows of both keep their means.
+    assert found.scoring.shapes.sensors.tolist() == [0, 1]
+    assert found.scoring.shapes.absolute.all()
     np.testing.assert_array_equal(found.scoring.shapes.references, trailing.scoring.shapes.references)
     np.testing.assert_array_equal(found.scoring.recent, trailing.scoring.recent)
     assert len(found.scoring.recent) > 10

@@ -9,6 +9,7 @@ lower-triangular matrix.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -38,13 +39,13 @@ class Smoother:
 
     def __init__(self, spans: Sequence[int]) -> None:
         a = smoothing(spans)
-        self._a = a[:, None]
         lag = np.arange(LONGEST)[:, None] - np.arange(LONGEST)
         kept = (1.0 - a) ** np.maximum(lag, 0)[..., None]
         weight = np.where(lag[..., None] >= 0, a * kept, 0.0)
         # Rows run over ticks, then spans, so that what begins them is the matrix of fewer ticks.
         self._weight = weight.transpose(0, 2, 1).reshape(-1, LONGEST)
         self._fade = ((1.0 - a) ** np.arange(1, LONGEST + 1)[:, None])[..., None]
+        self._a = a
 
     def follow(self, average: Float64, value: Float64, present: Bool | None = None) -> Float64:
         """Return the averages (B, L, S, F) after each of L more values; a missing cell leaves its averages as they are.
@@ -56,26 +57,35 @@ class Smoother:
         """
         if present is not None and not present.all():
             return self._follow_present(average, value, present)
-        ticks = value.shape[1]
+        count, ticks, width = value.shape
         if ticks == 1:
-            step = value - average
-            step *= self._a
-            step += average
-            return step[:, None]
-        found = np.empty((len(value), ticks, *average.shape[1:]))
+            fade, gain = self._step(width)
+            found = average.reshape(count, -1) * fade
+            found += value[:, 0] @ gain
+            return found.reshape(count, 1, -1, width)
+        found = np.empty((count, ticks, *average.shape[1:]))
         for at in range(0, ticks, LONGEST):
             part = value[:, at : at + LONGEST]
-            count = part.shape[1]
-            weight = self._weight[: count * len(self._a), :count]
-            new = found[:, at : at + count]
-            np.multiply(self._fade[:count], average[:, None], out=new)
+            length = part.shape[1]
+            weight = self._weight[: length * len(self._a), :length]
+            new = found[:, at : at + length]
+            np.multiply(self._fade[:length], average[:, None], out=new)
             new += (weight @ part).reshape(new.shape)
             average = new[:, -1]
         return found
 
+    @cache  # noqa: B019  # as many smoothers as a model has, of one width each
+    def _step(self, width: int) -> tuple[Float64, Float64]:
+        """Return what one tick keeps of the averages (S * F,), and the matrix (F, S * F) of what it adds.
+
+        Rows as wide as all averages of an asset are quick to go through, those of eight sensors are not.
+        """
+        gain = np.concatenate([np.eye(width) * a for a in self._a], axis=1)
+        return np.repeat(1.0 - self._a, width), gain
+
     def _follow_present(self, average: Float64, value: Float64, present: Bool) -> Float64:
         """Return the same of the cells that are there: those of each sensor side by side, then back in their places."""
-        place = np.cumsum(present, axis=1)
+        place = np.cumsum(present, axis=1, dtype=np.int64)
         packed = np.zeros(value.shape)
         asset, _, sensor = np.nonzero(present)
         packed[asset, place[present] - 1, sensor] = value[present]

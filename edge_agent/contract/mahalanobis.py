@@ -101,7 +101,8 @@ class Mahalanobis:
             # Of all sensors the square is that of a vector's length, without a product for each.
             turned = z.reshape(-1, z.shape[-1]) @ self._factor
             turned *= turned
-            return np.asarray(np.sqrt(turned @ self._ones).reshape(z.shape[:2]))
+            square = turned @ self._ones
+            return np.sqrt(square, out=square).reshape(z.shape[:2])
         square = np.maximum(self.contributions(z, present).sum(axis=2), 0.0)
         counted = np.maximum((present & self._judged).sum(axis=1), 1)
         return np.asarray(np.sqrt(square * (present.shape[1] / counted)[:, None]))

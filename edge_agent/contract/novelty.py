@@ -13,12 +13,13 @@ from edge_agent.contract.types import Bool, Float64
 def nearest_centre_distance(state: Float64, centres: Float64, present: Bool | None = None) -> Float64:
     """Return (n,) distances of states (n, D) to the nearest of `centres` (K, D) over `present` (n, D); None is all."""
     if present is None:
-        square = state @ (-2.0 * centres.T)
-        square += (centres * centres).sum(axis=1)
-        nearest = square.min(axis=1)
+        # Centres by states, not the other way round: the least of each column is found many columns at a time.
+        square = (-2.0 * centres) @ state.T
+        square += np.einsum("kd,kd->k", centres, centres)[:, None]
+        nearest = np.minimum.reduce(square, axis=0)
         nearest += np.einsum("nd,nd->n", state, state)
-        nearest /= state.shape[1]
-        return np.asarray(np.sqrt(np.maximum(nearest, 0.0)))
+        nearest *= 1.0 / state.shape[1]
+        return np.sqrt(np.maximum(nearest, 0.0))
     seen = present.astype(np.float64)
     masked = state * seen
     square = (masked * masked).sum(axis=1)[:, None] - 2.0 * masked @ centres.T + seen @ (centres * centres).T

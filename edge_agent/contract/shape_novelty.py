@@ -15,6 +15,7 @@ Which windows are compared depends on what else is known of the machine:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +32,8 @@ FEW_SENSORS = 4
 LEAST_DISTANCE = 0.2
 """Of a standard deviation of the sensor: a smaller difference of shape is not worth an alarm, however exactly the
 history repeats itself."""
-_CHUNK = 256
+_CHUNK = 64
+"""Windows of one product, so that what it gives stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class ShapeModel:
         references = np.empty((0, 1, WINDOW), np.float32)
         return ShapeModel(nothing.astype(np.int64), references, nothing, nothing.astype(np.bool_))
 
+    @cached_property
+    def turned(self) -> Float32:
+        """Return the references as the search for the nearest wants them."""
+        return _turned(self.references)
+
     @property
     def least(self) -> float:
         """Return the statistic of a difference of `LEAST_DISTANCE` in every sensor."""
@@ -65,15 +72,17 @@ class ShapeModel:
         return float(np.sqrt(np.mean((LEAST_DISTANCE / self.scale) ** 2)))
 
 
-def shape_statistic(model: ShapeModel, windows: Float32, present: Bool) -> Float64:
+def shape_statistic(model: ShapeModel, windows: Float32, present: Bool | None) -> Float64:
     """Return (n,) the root mean square over the present sensors of distance over scale; NaN where none is present.
 
     Args:
         model: shapes of normal operation.
         windows: (n, W, M) the newest last.
-        present: (n, M) which sensors count.
+        present: (n, M) which sensors count; None is all.
     """
-    ratio = shape_distances(model.references, windows, model.absolute) / model.scale
+    ratio = _distances(model.references, model.turned, windows, model.absolute) / model.scale
+    if present is None:
+        return np.sqrt(np.einsum("nm,nm->n", ratio, ratio) / len(model.sensors))
     counted = present.sum(axis=1)
     square = np.where(present, ratio * ratio, 0.0).sum(axis=1)
     return np.asarray(np.where(counted > 0, np.sqrt(square / np.maximum(counted, 1)), np.nan))
@@ -84,22 +93,37 @@ def shape_distances(references: Float32, windows: Float32, absolute: Bool) -> Fl
 
     Of windows that are not `absolute` (M,) the mean is taken out first, as it is of their references.
     """
-    found = np.empty((len(windows), len(references)))
-    if not len(references):
+    return _distances(references, _turned(references), windows, absolute)
+
+
+def _turned(references: Float32) -> Float32:
+    """Return (M, W + 1, K) what a window, with a one behind it, is multiplied by to find its nearest reference.
+
+    `|x - r|² = |x|² - 2 (x r - |r|² / 2)`: the nearest has the largest product, and that of one product is enough.
+    """
+    half = 0.5 * np.square(references).sum(axis=2, keepdims=True)
+    return np.ascontiguousarray(np.concatenate([references, -half], axis=2).transpose(0, 2, 1))
+
+
+def _distances(references: Float32, turned: Float32, windows: Float32, absolute: Bool) -> Float64:
+    (count, length, _), sensors = windows.shape, len(references)
+    found = np.empty((count, sensors))
+    if not sensors:
         return found
-    own = np.square(references).sum(axis=2)[:, None, :]
-    turned = references.transpose(0, 2, 1)
-    every = np.arange(len(references))[:, None]
-    for at in range(0, len(windows), _CHUNK):
-        part = windows[at : at + _CHUNK].transpose(2, 0, 1)
-        part = part - np.where(absolute[:, None, None], 0.0, part.mean(axis=2, keepdims=True)).astype(
-            np.float32
-        )
-        nearest = (own - 2.0 * (part @ turned)).argmin(axis=2)
+    every = np.arange(sensors)[:, None]
+    share = np.where(absolute, 0.0, 1.0 / length).astype(np.float32)[:, None]
+    for at in range(0, count, _CHUNK):
+        some = windows[at : at + _CHUNK]
+        part = np.ones((sensors, len(some), length + 1), np.float32)
+        part[:, :, :length] = some.transpose(2, 0, 1)
+        shape = part[:, :, :length]
+        shape -= (np.einsum("mnw->mn", shape) * share)[..., None]
+        nearest = (part @ turned).argmax(axis=2)
         # The product finds the nearest quickly; as a distance it would have lost its digits where that is small.
-        apart = (part - references[every, nearest]).astype(np.float64)
-        found[at : at + _CHUNK] = np.sqrt(np.square(apart).mean(axis=2)).T
-    return found
+        apart = shape - references[every, nearest]
+        found[at : at + _CHUNK] = np.einsum("mnw,mnw->nm", apart, apart)
+    found *= 1.0 / length
+    return np.sqrt(found, out=found)
 
 
 def fit_shapes(level: Float64, run: Int64, judged: Bool, adapts: bool = False) -> ShapeModel:

@@ -43,14 +43,17 @@ class VarianceModel:
 
 def variance_statistic(model: VarianceModel, square: Float64, judged: Bool) -> Float64:
     """Return (n, V) of mean squares (n, V, F) over the sensors that are `judged`, (n, F) or (F,)."""
-    parts = np.log(np.maximum(square, LEAST_SQUARE))
-    parts -= model.centre
-    parts /= model.scale
+    # Single precision is exact to a millionth of the least scale, and its logarithm is several times as quick.
+    parts = np.maximum(square, LEAST_SQUARE, dtype=np.float32, casting="same_kind").reshape(len(square), -1)
+    np.log(parts, out=parts)
+    parts -= model.centre.reshape(-1)
+    parts *= 1.0 / model.scale.reshape(-1)
     np.minimum(np.abs(parts, out=parts), BOUND, out=parts)
     parts *= parts
     if judged.ndim == 1:
-        return np.asarray(np.sqrt(parts @ (judged / max(int(judged.sum()), 1))))
-    total = (parts * judged[:, None, :]).sum(axis=2)
+        found = parts.reshape(square.shape) @ (judged / max(int(judged.sum()), 1))
+        return np.sqrt(found, out=found)
+    total = (parts.reshape(square.shape) * judged[:, None, :]).sum(axis=2, dtype=np.float64)
     return np.asarray(np.sqrt(total / np.maximum(judged.sum(axis=1), 1)[:, None]))
 
 
