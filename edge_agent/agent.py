@@ -40,9 +40,11 @@ log = logging.getLogger(__name__)
 
 # One turn of the main loop: so much is decoded, and so many rows are scored in one call. The connection is not looked
 # after during a call; with one asset, which is the slowest, it takes a second or two.
-_TURN_MESSAGES = 4096
-_TURN_BYTES = 1 << 20
-_MOST_ROWS = 4096
+_TURN_MESSAGES = 8192
+_TURN_BYTES = 2 << 20
+_MOST_ROWS = 8192
+# With so many waiting there is nothing to gain by waiting for more.
+_ENOUGH_MESSAGES = 2048
 _LONGEST_TICK_SECONDS = 1.0
 _SILENT_SECONDS = 30.0
 _FAREWELL_SECONDS = 5.0
@@ -101,6 +103,7 @@ class Agent:
         )
         self._assets_known = 0
         self._next_tick = 0.0
+        self._turn_seconds = 0.0
         self._active_topics: set[str] = set()
         self._board = AssetBoard(len(self.pipeline.sensors))
         self._metrics = self._make_metrics(detector)
@@ -220,7 +223,10 @@ class Agent:
         while not self._stop:
             if self._client.wait(max(self._next_tick - time.monotonic(), 0.0)):
                 self._wait_for_more()
-            self._process(self._client.take(_TURN_MESSAGES, _TURN_BYTES))
+            if batch := self._client.take(_TURN_MESSAGES, _TURN_BYTES):
+                begun = time.monotonic()
+                self._process(batch)
+                self._turn_seconds = time.monotonic() - begun
             self._tick_if_due()
             self._outbox.drain(self._client.publish)
             self._refresh_tally()
@@ -233,8 +239,8 @@ class Agent:
     def _wait_for_more(self) -> None:
         """Wait for more messages where that pays, so that they are scored together."""
         before = self._client.waiting
-        if 0 < before < _MOST_ROWS and self._linger.pays():
-            self._client.pause(self._linger.seconds)
+        if 0 < before < _ENOUGH_MESSAGES and (seconds := self._linger.seconds(self._turn_seconds)) > 0.0:
+            self._client.pause(seconds)
             self._linger.learn(self._client.waiting - before)
 
     def shutdown(self) -> None:
@@ -258,8 +264,6 @@ class Agent:
         self.web.stop()
 
     def _process(self, batch: list[Messages]) -> None:
-        if not batch:
-            return
         scored = False
         for rows in self._intake.blocks(batch, _MOST_ROWS):
             scored |= self._feed(rows, batch[-1].arrival)

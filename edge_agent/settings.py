@@ -46,7 +46,7 @@ class _Section(BaseModel):
 class AgentSettings(_Section):
     """How the agent itself works."""
 
-    linger_milliseconds: float = Field(default=0.0, ge=0, le=1000)
+    linger_milliseconds: float = Field(default=5.0, ge=0, le=1000)
     max_assets: int = Field(default=1000, ge=1, le=100_000)
     inbox_messages: int = Field(default=50_000, ge=100)
     inbox_megabytes: int = Field(default=32, ge=1)

@@ -1,6 +1,9 @@
 """Laws of the binary payload: what is written is read, by the sensors' names, and nothing else is taken for one."""
 
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,3 +63,15 @@ def test_many_layouts_are_forgotten_again() -> None:
         reader.read(write_binary((f"made up {number}",), []))
     assert len(reader._layouts) <= 1000
     assert _read(write_binary(SENSORS, [[1.0, 2.0, 3.0, 4.0]]), reader) == [[1.0, 2.0, 3.0, 4.0]]
+
+
+def test_the_readme_writes_it() -> None:
+    """The lines of Python in the README write the payload that they say they write."""
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (program,) = [part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "struct" in part]
+    written: dict[str, Any] = {}
+    exec(program, written)
+    payload = written["payload"]
+    assert payload == write_binary(("flow_m3h", "vibration_mm_s"), [[1767314400.0, 42.9, 1.14]])
+    (row,) = BinaryReader(("vibration_mm_s", "flow_m3h")).read(payload)
+    assert row == pytest.approx([1767314400.0, 1.14, 42.9])

@@ -6,15 +6,21 @@ from edge_agent.linger import Linger
 def _waits(linger: Linger, turns: int, gained: int) -> int:
     waited = 0
     for _ in range(turns):
-        if linger.pays():
+        if linger.seconds(0.01) > 0.0:
             waited += 1
             linger.learn(gained)
     return waited
 
 
 def test_without_a_time_it_never_waits() -> None:
-    """A linger of nothing is the lowest latency."""
+    """A longest wait of nothing is the lowest latency."""
     assert _waits(Linger(0.0), 100, 1) == 0
+
+
+def test_it_waits_as_long_as_the_work_took_up_to_its_longest() -> None:
+    """After little work it waits little, after much as long as it may."""
+    linger = Linger(0.005)
+    assert [linger.seconds(turn) for turn in (0.0, 0.001, 0.02)] == [0.0, 0.001, 0.005]
 
 
 def test_it_waits_every_time_while_that_brings_messages() -> None:

@@ -11,13 +11,12 @@ import pytest
 
 from edge_agent import mqtt
 from edge_agent.back_off import LONGEST_DELAY_SECONDS, BackOff
-from edge_agent.contract.errors import BrokerError, ConfigurationError
+from edge_agent.contract.errors import ConfigurationError
 from edge_agent.mqtt import MqttClient, Subscription, batched_reading_works
-from edge_agent.mqtt_errands import try_broker
 from edge_agent.outbox import OutgoingMessage
 from edge_agent.packets import Messages
 from edge_agent.settings import MqttSettings
-from tests.broker import PATIENCE_SECONDS, Broker, Listener, broker, free_port
+from tests.broker import PATIENCE_SECONDS, Broker, Listener, broker
 
 __all__ = ["broker"]
 STATUS = "forewarn/edge/status"
@@ -277,17 +276,3 @@ def test_back_off_grows_with_jitter_to_a_minute() -> None:
     assert len(set(delays[10:])) > 20
     back_off.reset()
     assert back_off.next() <= 1
-
-
-def test_trial_says_what_is_wrong(broker: Broker, tmp_path: Path) -> None:
-    """A trial passes at a broker, names one that is not there, and names a certificate that is not."""
-    try_broker(_settings(broker.port), 10.0)
-    port = free_port()
-    with pytest.raises(BrokerError, match=f"127.0.0.1:{port}: not reached"):
-        try_broker(_settings(port), 5.0)
-    absent = tmp_path / "ca.pem"
-    with pytest.raises(ConfigurationError, match=r"ca\.pem: mqtt\.tls\.ca_file"):
-        try_broker(_settings(broker.port, tls={"enabled": True, "ca_file": absent}), 5.0)
-    absent.write_text("no certificate")
-    with pytest.raises(ConfigurationError, match=r"mqtt\.tls: certificates cannot be used"):
-        try_broker(_settings(broker.port, tls={"enabled": True, "ca_file": absent}), 5.0)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import trustme
 from edge_agent.contract.errors import BrokerError
 from edge_agent.mqtt import MqttClient, Subscription
 from edge_agent.mqtt_errands import try_broker
+from edge_agent.outbox import OutgoingMessage
 from edge_agent.settings import MqttSettings
 from tests.broker import PATIENCE_SECONDS, Broker, find_mosquitto
 
@@ -98,6 +100,30 @@ def test_an_encrypted_connection_is_verified(tmp_path: Path, authority: trustme.
         trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
         with pytest.raises(BrokerError, match="CERTIFICATE_VERIFY_FAILED"):
             try_broker(_settings(broker, tls={"enabled": True, "ca_file": tmp_path / "other.pem"}), 5.0)
+
+
+@pytest.mark.parametrize("reader", ["batched", "plain"])
+def test_readings_come_encrypted(tmp_path: Path, authority: trustme.CA, reader: str) -> None:
+    """More than a record holds, many messages and a large one, all come, in order, though TLS holds some back."""
+    with _running(tmp_path, *_tls_lines(authority, tmp_path)) as broker:
+        tls = {"enabled": True, "ca_file": tmp_path / "ca.pem"}
+        settings = _settings(broker, tls=tls, reader=reader)
+        client = MqttClient(settings, [Subscription("plant/+")], "s", lambda state, _time: state.encode())
+        sent = [str(number).encode() * 30 for number in range(1000)] + [b"x" * 200_000, b"last"]
+        waiting = deque(OutgoingMessage("plant/p1", payload, 0) for payload in sent)
+        heard: list[bytes] = []
+        client.start()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        try:
+            while len(heard) < len(sent):
+                assert time.monotonic() < deadline
+                client.wait(0.05)
+                while waiting and client.subscribed.is_set() and client.publish(waiting[0]):
+                    waiting.popleft()
+                heard += [payload for messages in client.take(5000, 1 << 22) for payload in messages.payloads]
+        finally:
+            client.stop(5.0)
+        assert heard == sent
 
 
 def test_the_name_in_the_certificate_counts(tmp_path: Path, authority: trustme.CA) -> None:
