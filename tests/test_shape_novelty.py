@@ -178,4 +178,7 @@ def test_too_little_history_judges_nothing(rows: int) -> None:
     found = fit_shapes(_cycle(rows)[:, None], _unbroken(rows), np.ones(1, np.bool_))
     assert not len(found.sensors)
     assert found.least == 1.0
-    assert shape_distances(found.references, np.zeros((3, WINDOW, 0), np.float32), found.absolute).shape == (3, 0)
+    assert shape_distances(found.references, np.zeros((3, WINDOW, 0), np.float32), found.absolute).shape == (
+        3,
+        0,
+    )

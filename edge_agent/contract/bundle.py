@@ -348,7 +348,9 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
     ):
         raise BundleError(f"{path}: must hold finite arrays for {width} sensors")
     known = len(shapes.sensors)
-    if shapes.references.shape[::2] != (known, WINDOW) or {shapes.scale.shape, shapes.absolute.shape} != {(known,)}:
+    if shapes.references.shape[::2] != (known, WINDOW) or {shapes.scale.shape, shapes.absolute.shape} != {
+        (known,)
+    }:
         raise BundleError(
             f"{path}: shapes: must hold windows of {WINDOW} samples for each sensor that it names"
         )

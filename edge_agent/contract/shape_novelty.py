@@ -92,7 +92,9 @@ def shape_distances(references: Float32, windows: Float32, absolute: Bool) -> Fl
     every = np.arange(len(references))[:, None]
     for at in range(0, len(windows), _CHUNK):
         part = windows[at : at + _CHUNK].transpose(2, 0, 1)
-        part = part - np.where(absolute[:, None, None], 0.0, part.mean(axis=2, keepdims=True)).astype(np.float32)
+        part = part - np.where(absolute[:, None, None], 0.0, part.mean(axis=2, keepdims=True)).astype(
+            np.float32
+        )
         nearest = (own - 2.0 * (part @ turned)).argmin(axis=2)
         # The product finds the nearest quickly; as a distance it would have lost its digits where that is small.
         apart = (part - references[every, nearest]).astype(np.float64)
