@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge_agent.contract.tail import WEEK_SECONDS, cluster_peaks
-from edge_agent.contract.threshold import Threshold, calibrate_threshold
+from edge_agent.contract.tail import WEEK_SECONDS, Tail, cluster_peaks
+from edge_agent.contract.threshold import CLEAR_RATIO, Threshold, calibrate_threshold
 from edge_agent.contract.types import Float64
 
 INTERVAL = 60.0
@@ -100,4 +102,15 @@ def test_without_a_tail_blocks_set_the_margin(rows: int) -> None:
     assert values == sorted(values, reverse=True)
     assert min(values) >= 1.0
     assert value(1.0, short) == value(1.0, 9.0 * short)
-    assert value(0.01, short) == pytest.approx(1.2589 * value(0.1, short), rel=1e-4)
+    assert value(0.01, short) == pytest.approx(1.1220 * value(0.1, short), rel=1e-4)
+
+
+@given(value=st.floats(1.0, 1e3), relative=st.booleans())
+def test_an_alarm_clears_below_its_threshold_and_at_what_is_usual(value: float, relative: bool) -> None:
+    """A dead band lies below the threshold; without a tail a ratio to what is usual clears at no less than that."""
+    margin = Threshold("margin", value, 1.0, 10.0)
+    clear = margin.clear_value(relative)
+    assert CLEAR_RATIO * value <= clear <= value
+    assert clear == (max(CLEAR_RATIO * value, 1.0) if relative else CLEAR_RATIO * value)
+    tail = Tail(0.5, 1.0, 0.1, 0.1, (0.1, 0.5), (9.0, 1.0))
+    assert Threshold("tail", value, 1.0, 0.1, tail).clear_value(relative) == CLEAR_RATIO * value

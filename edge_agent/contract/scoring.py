@@ -115,8 +115,8 @@ def fit_scoring(
 ) -> ScoringModel:
     """Learn from residuals and levels (n, F) of normal data, NaN where a cell does not count.
 
-    `run` (n,) is the same number for rows that follow each other without a break; None is no break at all. `adapts` says
-    whether what is usual follows recent rows, see `fit_shapes`.
+    `run` (n,) is the same number for rows that follow each other without a break; None is no break at all. `adapts`
+    says whether what is usual follows recent rows, see `fit_shapes`.
     """
     run = np.zeros(len(level), np.int64) if run is None else run
     width = residual.shape[1]
