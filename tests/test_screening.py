@@ -27,7 +27,7 @@ def _normal(rows: int, seed: int) -> Float32:
     for row in range(1, rows):
         causes[row] = 0.9 * causes[row - 1] + rng.normal(size=2)
     mixed = causes @ np.array([[1.0, 0.5, 0.0, -0.7], [0.0, 0.8, 1.0, 0.4]])
-    return (mixed + 0.5 * rng.normal(size=mixed.shape)).astype(np.float32)
+    return np.asarray(mixed + 0.5 * rng.normal(size=mixed.shape), np.float32)
 
 
 def _history(values: Float32, marked: Bool | None = None, assets: int = 1) -> Cleaned:

@@ -7,8 +7,9 @@ other, so that a jump stands out of them by far more.
 
 Each of the folds is forecast by a ridge regression of the others, as in a calibration out of fold. What stands apart is
 found by Hampel's identifier on the cube root of the residuals' squared Mahalanobis distance, which is about normal
-(Wilson and Hilferty 1931, The Distribution of Chi-Square), with scales that a tenth of bad rows does not move. A stretch whose residual points where that of another one does is left in: what comes twice in the
-same way is how the machine works, a start or a step of its duty. So is everything where a tenth of the rows would go.
+(Wilson and Hilferty 1931, The Distribution of Chi-Square), with scales that a tenth of bad rows does not move. A
+stretch whose residual points where that of another one does is left in: what comes twice in the same way is how the
+machine works, a start or a step of its duty. So is everything where a tenth of the rows would go.
 """
 
 from collections.abc import Sequence
