@@ -377,8 +377,8 @@ class Scorer:
         away = np.abs(missed[:, :, longest])
         pace = np.where(away < self._offset_gate, 1.0, OFFSET_PACE)
         pace *= calm & (away < BIAS_GATE)
-        state.lesson[:, 0] += (v * calm).sum(axis=1)
-        state.lesson[:, 1] += (u * pace).sum(axis=1)
+        for place, lesson in enumerate((v * calm, u * pace)):
+            state.lesson[:, place] += lesson[:, 0] if lesson.shape[1] == 1 else lesson.sum(axis=1)
 
     def _excess(self, state: ScoringState, level: Float64, present: Bool | None) -> Float64:
         """Return (B, L, 1, F) the smoothed range excess; that of a silent sensor fades."""
