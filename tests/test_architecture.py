@@ -24,7 +24,7 @@ DOORS = {
     "msgspec": "edge_agent.codecs",
     "tensorflow": "trainer.export",
     "keras": "trainer.backend",
-    "matplotlib": "trainer.plots",
+    "matplotlib": "trainer.canvas",
 }
 TRAINING_ONLY = frozenset({"trainer", "tensorflow", "keras", "pandas"})
 WORLDLY = frozenset(

@@ -17,6 +17,7 @@ from trainer.benchmark.command import add_benchmark_options, benchmark
 from trainer.cleaning import Cleaned, clean
 from trainer.confidence import rate_interval
 from trainer.console import Console
+from trainer.crossval_command import add_crossval_options, check_crossval_options, crossval_command
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
 from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"forewarn {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_fit(commands)
+    _add_crossval(commands)
     _add_evaluate(commands)
     _add_recalibrate(commands)
     _add_simulate(commands)
@@ -166,7 +168,8 @@ _FIT_FLAGS = {
 def _fit_options(options: argparse.Namespace) -> FitOptions:
     """Return what was configured, overridden by what the options say."""
     configured = read_options(options.config) if options.config else {}
-    given = {key: getattr(options, key) for key in _FIT_FLAGS if getattr(options, key) is not None}
+    flags = {key: getattr(options, key, None) for key in _FIT_FLAGS}
+    given = {key: value for key, value in flags.items() if value is not None}
     if "units" in given:
         given["units"] = _whole_numbers(given["units"])
     for key, value in given.items():
@@ -231,6 +234,41 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         **rate_interval(manifest.threshold).record(),
         "trimmed_rows": manifest.trained["trimmed_samples"],
     }
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `fit` that a forecast depends on; all others come with --config."""
+    parser.add_argument("--config", type=Path, metavar="TOML", help="as for fit, under [fit]")
+    parser.add_argument("--interval", type=float, metavar="SECONDS", help="sampling interval")
+    parser.add_argument("--window", type=int, dest="window_length", metavar="TICKS", help="default 60")
+    parser.add_argument("--units", metavar="N,N", help="units of the LSTM layers (default 128,64,32)")
+    parser.add_argument("--epochs", type=int, metavar="N", help=f"at most (default {FitOptions().epochs})")
+    parser.add_argument("--seed", type=int, metavar="N")
+
+
+def _add_crossval(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "crossval",
+        "Walk-forward cross-validation of the forecast, against persistence, a season ago and the ridge regression.",
+        "trainer crossval --history history.csv --folds 5 --epochs 10",
+        _crossval,
+    )
+    add_history_options(parser)
+    _add_model_options(parser)
+    add_crossval_options(parser)
+    _add_plots(parser)
+
+
+def _crossval(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    check_crossval_options(options)
+    wanted = _fit_options(options)
+    if options.plots:
+        from trainer.plots import prepare_directory
+
+        prepare_directory(options.plots)
+    cleaned, source = _read(options, console, options.interval)
+    return crossval_command(options, wanted, cleaned, source, console)
 
 
 def _add_evaluate(commands: Any) -> None:
