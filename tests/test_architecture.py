@@ -25,6 +25,9 @@ DOORS = {
     "tensorflow": "trainer.export",
     "keras": "trainer.backend",
     "matplotlib": "trainer.canvas",
+    "jinja2": "trainer.report",
+    "shap": "trainer.shapley",
+    "optuna": "trainer.study",
 }
 TRAINING_ONLY = frozenset({"trainer", "tensorflow", "keras", "pandas"})
 WORLDLY = frozenset(

@@ -57,9 +57,9 @@ def fitted(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
 
 
-def time_axis(axes: Any, most: int = 8) -> None:
-    """Let the horizontal axis show dates, at most so many."""
-    locator = AutoDateLocator(minticks=3, maxticks=most)
+def time_axis(axes: Any) -> None:
+    """Let the horizontal axis show dates."""
+    locator = AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set_xlabel("time (UTC)", fontsize=8)

@@ -18,9 +18,11 @@ from trainer.cleaning import Cleaned, clean
 from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.crossval_command import add_crossval_options, check_crossval_options, crossval_command
+from trainer.explain_command import add_explain_options, check_explain_options, explain_command
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
 from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
+from trainer.report_command import add_report_options, check_report_options, report_command
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
@@ -75,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_fit(commands)
     _add_crossval(commands)
     _add_evaluate(commands)
+    _add_explain(commands)
+    _add_report(commands)
     _add_recalibrate(commands)
     _add_simulate(commands)
     _add_benchmark(commands)
@@ -317,6 +321,58 @@ def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         counted = ", ".join(f"{count} × {kind}" for kind, count in cleaned.repairs.items())
         console.note(f"{source}: repaired: {counted}")
     return {**figures, "repairs": cleaned.repairs}
+
+
+def _add_explain(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "explain",
+        "Which sensors and which lags made a score and a forecast what they are.",
+        "trainer explain --bundle bundle --history later.csv --at 2026-01-01T02:10:00Z",
+        _explain,
+    )
+    add_history_options(parser)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    add_explain_options(parser)
+    _add_plots(parser)
+
+
+def _explain(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from edge_agent.detector import load_detector
+
+    check_explain_options(options)
+    if options.plots:
+        from trainer.plots import prepare_directory
+
+        prepare_directory(options.plots)
+    detector = load_detector(options.bundle)
+    manifest = detector.bundle.manifest
+    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
+    return explain_command(options, detector, cleaned, source, console)
+
+
+def _add_report(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "report",
+        "One page of HTML on a bundle and a history: forecast, scores, alarms, attribution, data quality.",
+        "trainer report --bundle bundle --history later.csv --label-column label --out report.html",
+        _report,
+    )
+    add_history_options(parser)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    add_report_options(parser)
+
+
+def _report(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from edge_agent.detector import load_detector
+
+    check_report_options(options)
+    detector = load_detector(options.bundle)
+    manifest = detector.bundle.manifest
+    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
+    notices = (*cleaned.notices, *sensor_notices(source, cleaned.sensors, manifest.sensor_names))
+    return report_command(options, detector, cleaned, source, notices, console)
 
 
 def _add_recalibrate(commands: Any) -> None:

@@ -39,7 +39,7 @@ from trainer.fit_options import FitOptions, check_out
 from trainer.habits import sensor_habits
 from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
 from trainer.progress import Progress
-from trainer.release import golden_arrays, golden_values, history_facts, put_in_place
+from trainer.release import WEIGHTS, golden_arrays, golden_values, history_facts, put_in_place
 from trainer.verify import prove_parity
 
 DAY_SECONDS = 86_400.0
@@ -152,6 +152,7 @@ def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progres
     """Write the graphs and return how far each is from the trained model on real windows."""
     progress.stage("exporting and proving", 1)
     export_all(learnt.weights, draft)
+    learnt.weights.save(draft / WEIGHTS)
     newest = plan.segments(lambda cuts: [(0 if plan.in_folds else cuts.held, cuts.rows)])
     windows = SubSequences(newest, plan.spec.window_length, plan.spec.horizons)
     chosen = np.unique(np.linspace(0, len(windows) - 1, 16).astype(np.int64))
