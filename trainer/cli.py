@@ -23,6 +23,7 @@ from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out,
 from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
 from trainer.report_command import add_report_options, check_report_options, report_command
+from trainer.tune_command import add_tune_options, check_tune_options, tune_command
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_fit(commands)
     _add_crossval(commands)
+    _add_tune(commands)
     _add_evaluate(commands)
     _add_explain(commands)
     _add_report(commands)
@@ -273,6 +275,26 @@ def _crossval(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         prepare_directory(options.plots)
     cleaned, source = _read(options, console, options.interval)
     return crossval_command(options, wanted, cleaned, source, console)
+
+
+def _add_tune(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "tune",
+        "Search for better options of fit, judged by detection of injected faults and by the forecast.",
+        "trainer tune --history history.csv --trials 30 --out best.toml",
+        _tune,
+    )
+    add_history_options(parser)
+    _add_model_options(parser)
+    add_tune_options(parser)
+
+
+def _tune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    wanted = _fit_options(options)
+    space = check_tune_options(options)
+    cleaned, source = _read(options, console, options.interval)
+    return tune_command(options, wanted, space, cleaned, source, console)
 
 
 def _add_evaluate(commands: Any) -> None:

@@ -37,7 +37,7 @@ from trainer.evaluate import Evaluation
 from trainer.export import STEP_GRAPH, export_all, export_step
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import sensor_habits
-from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
+from trainer.learning import FoldedHistory, Learnt, OnEpoch, learn, learn_in_folds
 from trainer.progress import Progress
 from trainer.release import WEIGHTS, golden_arrays, golden_values, history_facts, put_in_place
 from trainer.verify import prove_parity
@@ -99,13 +99,16 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
     return FitReport(bundle, skill, learnt.record["best_epoch"], learnt.record["epochs"], held)
 
 
-def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Detector:
+def fit_detector(
+    cleaned: Cleaned, options: FitOptions, directory: Path, on_epoch: OnEpoch | None = None
+) -> Detector:
     """Fit and calibrate as `fit` does, without the graphs and proofs of a bundle that is released.
 
     Args:
         cleaned: the history.
         options: how; `inference` must be `step`. Without `units`, the ridge regression forecasts alone.
         directory: where the step graph goes; it may be deleted afterwards.
+        on_epoch: told of every epoch.
 
     Returns:
         a fresh detector.
@@ -115,7 +118,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     """
     _check_sensors(cleaned, options)
     plan = make_plan(cleaned, options)
-    learnt = _learn(plan, Progress())
+    learnt = _learn(plan, Progress(), on_epoch)
     export_step(learnt.weights, directory / STEP_GRAPH)
     bundle = _uncalibrated(plan, directory, {})
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
@@ -129,9 +132,11 @@ def _check_sensors(cleaned: Cleaned, options: FitOptions) -> None:
     options.alarm_rules(cleaned.sensors)
 
 
-def _learn(plan: Plan, progress: Progress) -> Learnt:
-    def on_epoch(_epoch: int, loss: float, later: float) -> None:
+def _learn(plan: Plan, progress: Progress, told: OnEpoch | None = None) -> Learnt:
+    def on_epoch(epoch: int, loss: float, later: float) -> None:
         progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
+        if told is not None:
+            told(epoch, loss, later)
 
     progress.stage("training", plan.options.epochs if plan.spec.units else 1)
     fit_block = plan.segments(lambda cuts: cuts.fitted(0, cuts.stop))
