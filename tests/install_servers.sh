@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Brings the real programs that the tests talk to: Mosquitto, promtool and systemd-analyze.
+# Brings the real programs that the tests talk to: Mosquitto, promtool, systemd-analyze and Chromium.
 # As root it installs Debian's packages; without root it unpacks them into .cache/servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CACHE="$PWD/.cache"
 TREE="$CACHE/servers"
-BY_HAND="sudo apt-get update && sudo apt-get install --no-install-recommends mosquitto prometheus systemd"
+BY_HAND="sudo apt-get update && sudo apt-get install --no-install-recommends mosquitto prometheus systemd chromium"
 PATH="$PATH:/usr/sbin:$TREE/bin"
 
 package_of() {
@@ -19,7 +19,7 @@ package_of() {
 
 missing() {
     local program
-    for program in mosquitto promtool systemd-analyze; do
+    for program in mosquitto promtool systemd-analyze chromium; do
         command -v "$program" >/dev/null || echo "$program"
     done
 }
@@ -67,7 +67,9 @@ with_dependencies() {
 # The program finds the unpacked libraries, and nothing else in the test run sees them.
 write_launcher() {
     local program="$1" target
-    target="$(find "$TREE/unpacked" -path "*bin/$program" \( -type f -o -type l \) | head -n 1)"
+    # Chromium's own launcher looks for the rest of it where a package manager would have put it.
+    target="$(find "$TREE/unpacked" \( -path "*bin/$program" -o -path '*/lib/chromium/chromium' \) \( -type f -o -type l \) |
+        grep "/$program\$" | sort -r | head -n 1)"
     [ -n "$target" ] || return 1
     mkdir -p "$TREE/bin"
     {

@@ -24,7 +24,10 @@ DOORS = {
     "msgspec": "edge_agent.codecs",
     "tensorflow": "trainer.export",
     "keras": "trainer.backend",
-    "matplotlib": "trainer.plots",
+    "matplotlib": "trainer.canvas",
+    "jinja2": "trainer.report",
+    "shap": "trainer.shapley",
+    "optuna": "trainer.study",
 }
 TRAINING_ONLY = frozenset({"trainer", "tensorflow", "keras", "pandas"})
 WORLDLY = frozenset(

@@ -152,8 +152,13 @@ class Plan:
         )
 
 
-def make_plan(cleaned: Cleaned, options: FitOptions) -> Plan:
+def make_plan(cleaned: Cleaned, options: FitOptions, calibrated: bool = True) -> Plan:
     """Decide window, blocks and scaling.
+
+    Args:
+        cleaned: the history.
+        options: how to fit.
+        calibrated: False where only the forecast is asked for, so that no block is held back for a threshold.
 
     Raises:
         HistoryError: the history cannot carry a model.
@@ -161,9 +166,10 @@ def make_plan(cleaned: Cleaned, options: FitOptions) -> Plan:
     samples = min(len(series.ticks) for series in cleaned.series)
     window = options.window_length or max(8, min(60, samples // 10))
     # Folds would need a window graph each, whose export takes as long as all the rest.
-    in_folds = samples < SHORT_HISTORY and options.inference == "step"
+    in_folds = calibrated and samples < SHORT_HISTORY and options.inference == "step"
     cuts = tuple(
-        _with_shown(cut(len(series.ticks), window, in_folds), series, in_folds) for series in cleaned.series
+        _with_shown(cut(len(series.ticks), window, in_folds or not calibrated), series, in_folds)
+        for series in cleaned.series
     )
     scaling = fit_scaling(_fit_rows(cleaned, cuts, in_folds))
     return Plan(

@@ -1,7 +1,7 @@
 """Forecast skill and detection quality of a bundle, through the daemon's own detector in one causal pass."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def evaluate(detector: Detector, cleaned: Cleaned, source: str, on_rows: OnRows 
             f"{source}: sampled every {cleaned.interval:g} s, the bundle needs "
             f"{manifest.sampling_interval_seconds:g} s"
         )
-    samples = _samples(cleaned, manifest, source)
+    samples = samples_of(cleaned, manifest, source)
     parts: list[Outcomes] = []
     for part in chunks_of(samples):
         parts.append(detector.process(part))
@@ -111,7 +111,12 @@ def write_scores(evaluation: Evaluation, path: Path) -> None:
             writer.writerow((f"{time:.3f}", evaluation.assets[asset], shown, int(alarm)))
 
 
-def _samples(cleaned: Cleaned, manifest: Manifest, source: str) -> Samples:
+def samples_of(cleaned: Cleaned, manifest: Manifest, source: str) -> Samples:
+    """Return the samples of all assets, asset by asset, with the bundle's sensors in the bundle's order.
+
+    Raises:
+        HistoryError: the history has none of the bundle's sensors.
+    """
     parts = [
         Samples(
             np.full(len(series.ticks), number),
@@ -121,6 +126,15 @@ def _samples(cleaned: Cleaned, manifest: Manifest, source: str) -> Samples:
         for number, series in enumerate(cleaned.series)
     ]
     return Samples.concatenate(parts, len(manifest.sensors))
+
+
+def samples_of_asset(cleaned: Cleaned, manifest: Manifest, source: str, number: int) -> Samples:
+    """Return the samples of one asset, numbered 0.
+
+    Raises:
+        HistoryError: the history has none of the bundle's sensors.
+    """
+    return samples_of(replace(cleaned, series=(cleaned.series[number],)), manifest, source)
 
 
 def _labels(series: tuple[Series, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]] | None:

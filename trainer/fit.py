@@ -37,9 +37,9 @@ from trainer.evaluate import Evaluation
 from trainer.export import export_all, export_recurrent
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import sensor_habits
-from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
+from trainer.learning import FoldedHistory, Learnt, OnEpoch, learn, learn_in_folds
 from trainer.progress import Progress
-from trainer.release import golden_arrays, golden_values, history_facts, put_in_place
+from trainer.release import WEIGHTS, golden_arrays, golden_values, history_facts, put_in_place
 from trainer.screening import without_faults
 from trainer.verify import prove_parity
 
@@ -100,13 +100,16 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
     return FitReport(bundle, skill, learnt.record["best_epoch"], learnt.record["epochs"], held)
 
 
-def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Detector:
+def fit_detector(
+    cleaned: Cleaned, options: FitOptions, directory: Path, on_epoch: OnEpoch | None = None
+) -> Detector:
     """Fit and calibrate as `fit` does, without the graphs and proofs of a bundle that is released.
 
     Args:
         cleaned: the history.
         options: how; `inference` must be `step`. Without `units`, the ridge regression forecasts alone.
         directory: where its graphs go; it may be deleted afterwards.
+        on_epoch: told of every epoch.
 
     Returns:
         a fresh detector.
@@ -116,7 +119,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     """
     _check_sensors(cleaned, options)
     plan, _ = _plan(cleaned, options)
-    learnt = _learn(plan, Progress())
+    learnt = _learn(plan, Progress(), on_epoch)
     export_recurrent(learnt.weights, directory)
     bundle = _uncalibrated(plan, directory, {})
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
@@ -136,9 +139,11 @@ def _plan(cleaned: Cleaned, options: FitOptions) -> tuple[Plan, int]:
     return without_faults(plan) if options.parts.trimming else (plan, 0)
 
 
-def _learn(plan: Plan, progress: Progress) -> Learnt:
-    def on_epoch(_epoch: int, loss: float, later: float) -> None:
+def _learn(plan: Plan, progress: Progress, told: OnEpoch | None = None) -> Learnt:
+    def on_epoch(epoch: int, loss: float, later: float) -> None:
         progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
+        if told is not None:
+            told(epoch, loss, later)
 
     progress.stage("training", plan.options.epochs if plan.spec.units else 1)
     fit_block = plan.segments(lambda cuts: cuts.fitted(0, cuts.stop))
@@ -159,6 +164,7 @@ def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progres
     """Write the graphs and return how far each is from the trained model on real windows."""
     progress.stage("exporting and proving", 1)
     export_all(learnt.weights, draft)
+    learnt.weights.save(draft / WEIGHTS)
     newest = plan.segments(lambda cuts: [(0 if plan.in_folds else cuts.held, cuts.rows)])
     windows = SubSequences(newest, plan.spec.window_length, plan.spec.horizons)
     chosen = np.unique(np.linspace(0, len(windows) - 1, 16).astype(np.int64))

@@ -192,9 +192,9 @@ def read_options(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: file: {reason.strerror or reason}") from reason
     except ValueError as reason:
         raise ConfigurationError(f"{path}: not readable as TOML ({reason})") from reason
-    foreign = sorted(set(content) - {"fit"})
+    foreign = sorted(set(content) - {"fit", "tune"})
     if foreign:
-        raise ConfigurationError(f"{path}: {foreign[0]}: unknown section; known is fit")
+        raise ConfigurationError(f"{path}: {foreign[0]}: unknown section; known are fit and tune")
     section = content.get("fit", {})
     if not isinstance(section, dict):
         raise ConfigurationError(f"{path}: fit: must be a table")
