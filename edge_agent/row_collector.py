@@ -57,7 +57,7 @@ class RowCollector:
         table = self._table(count)
         time, values = table[:, 0], table[:, 1:]
         # NaN passes neither of these.
-        if 0.0 <= time.min() and time.max() < UNIT_STEPS[-1][0] and np.abs(values).max() <= FLOAT32_MAX:
+        if time.min() >= 0.0 and time.max() < UNIT_STEPS[-1][0] and np.abs(values).max() <= FLOAT32_MAX:
             return Rows(asset, np.ascontiguousarray(time), values.astype(np.float32))
         time = _seconds(time, self._arrivals)
         timely = (time >= 0.0) & (time < LATEST)
