@@ -206,10 +206,12 @@ class Intake:
             _learn(route, payload)
 
     def _cut(self, collector: RowCollector, limit: int) -> Iterator[Rows]:
-        rejected = Counter(unknown_sensor=self._binary.unknown)
-        self._binary.unknown = 0
+        rejected = Counter[str]()
         rows = collector.take(rejected)
-        self._reject(+rejected)
+        if self._binary.unknown:
+            rejected["unknown_sensor"], self._binary.unknown = self._binary.unknown, 0
+        if rejected:
+            self._reject(rejected)
         self._tally.readings += int(np.count_nonzero(~np.isnan(rows.values)))
         for at in range(0, len(rows), limit):
             part = slice(at, at + limit)
