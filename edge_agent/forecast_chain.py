@@ -201,9 +201,9 @@ class ForecastChain:
             present = None
         pending = self._forecast(state, rows, scaled, present, passed, part, lost)
         state.last_tick[rows] = tick[:, part][:, -1]
-        if warm.all():
+        if np.count_nonzero(warm) == len(warm):
             yield self._score(state, rows, position, tick[:, part], held, present, scaled, pending, followed)
-        elif warm.any():
+        elif np.count_nonzero(warm):
             some = np.flatnonzero(warm)
             yield self._score(
                 state, tile.asset[some], position[some], tick[some, part],
