@@ -21,7 +21,7 @@ from trainer.backend import keras
 from trainer.blocks import Cuts, Plan, make_plan
 from trainer.cleaning import Cleaned
 from trainer.dataset import SubSequences
-from trainer.export import STEP_GRAPH, export_step
+from trainer.export import export_recurrent
 from trainer.fit_options import FitOptions
 from trainer.learning import Learnt, learn
 from trainer.model import ForecasterWeights, build_window_model
@@ -365,7 +365,7 @@ def _at_once(weights: ForecasterWeights) -> OfWindows:
 def _stepped(weights: ForecasterWeights) -> OfWindows:
     """Return the same of the ridge regression alone, which has no window model: step by step through its graph."""
     with tempfile.TemporaryDirectory() as directory:
-        export_step(weights, Path(directory) / STEP_GRAPH)
+        export_recurrent(weights, Path(directory))
         forecaster = Forecaster(Path(directory), "step", weights.spec.state_size)
 
     def of_windows(windows: Float32) -> Float32:

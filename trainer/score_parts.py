@@ -115,7 +115,7 @@ def _shape_squares(model: ScoringModel, state: ScoringState, judged: Bool) -> Fl
     counted = judged[shapes.sensors]
     if not counted.any() or state.heard[0] < WINDOW:
         return np.full(len(judged), np.nan)
-    ratio = shape_distances(shapes.references, state.window[:1])[0] / shapes.scale
+    ratio = shape_distances(shapes.references, state.window[:1], shapes.absolute)[0] / shapes.scale
     found[shapes.sensors] = np.where(counted, ratio**2, 0.0) / int(counted.sum())
     return found
 
