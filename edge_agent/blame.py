@@ -33,6 +33,7 @@ class Blame:
         self._scorer = scorer
         self._sensors = bundle.manifest.sensors
         self._scaling = bundle.manifest.scaling
+        self._exogenous = bundle.manifest.layout.is_exogenous
         self._basis = bundle.manifest.threshold.basis
 
     def events(
@@ -133,7 +134,7 @@ class Blame:
         return DriftEvent(asset, time, since, float(np.abs(drifts).max()), named)
 
     def _shares(self, one: ScoredRound, at: int) -> tuple[SensorShare, ...]:
-        """Return every sensor's share of the score, largest first, in engineering units."""
+        """Return every sensor's share of the score, largest first, in engineering units; commands have none."""
         averages = one.averages.take(np.array([at]))
         present = one.present[at : at + 1]
         shares = self._scorer.shares(averages, present)[0]
@@ -143,6 +144,7 @@ class Blame:
         return tuple(
             self._share(int(i), float(shares[i]), float(actual[i]), float(expected[i]), float(trend[i]))
             for i in np.argsort(-shares, kind="stable")
+            if not self._exogenous[i]
         )
 
     def _share(self, index: int, share: float, actual: float, expected: float, trend: float) -> SensorShare:

@@ -40,6 +40,7 @@ class ForecastChain:
         self._scorer = scorer
         self._scaling = bundle.manifest.scaling
         self._sensor_count = len(bundle.manifest.sensors)
+        self._layout = bundle.manifest.layout
         self._off = bundle.manifest.off_condition
         self._off_sensor = bundle.manifest.sensor_names.index(self._off.sensor) if self._off else -1
 
@@ -98,7 +99,7 @@ class ForecastChain:
             scaled = self._scaling.apply(passed.fed)
             present = np.isfinite(scaled)
         filled = self._filled(state, asset, scaled, present)
-        inputs = np.concatenate([filled, (~present).astype(np.float32)], axis=1)
+        inputs = self._layout.rows(filled, present, tick)
         if resumed.any():
             self._prime(state, asset[resumed], inputs[resumed])
         self._remember(state, asset, inputs)
@@ -210,12 +211,12 @@ class ForecastChain:
             ahead, state.hidden[asset] = self._forecaster.step(inputs, state.hidden[asset])
         else:
             ahead = self._forecast_window(state, asset)
-        state.pending[asset] = ahead[:, 0, :, 0]
+        state.pending[asset] = self._layout.pending(ahead[:, 0, :, 0], inputs)
 
     def _forecast_window(self, state: DetectorState, asset: Int64) -> Float32:
         """Forecast from the ring; assets whose ring is not full yet keep a zero forecast."""
         length = self._bundle.manifest.window_length
-        ahead = np.zeros((len(asset), 1, self._sensor_count, 1), np.float32)
+        ahead = np.zeros((len(asset), 1, len(self._layout.forecast), 1), np.float32)
         full = state.seen[asset] >= length
         if full.any():
             order = (state.cursor[asset[full], None] + np.arange(length)) % length

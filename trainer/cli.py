@@ -17,6 +17,7 @@ from trainer.benchmark.command import add_benchmark_options, benchmark
 from trainer.cleaning import Cleaned, clean
 from trainer.confidence import rate_interval
 from trainer.console import Console
+from trainer.data_options import DATA_FLAGS, add_data_options
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
 from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
@@ -144,6 +145,7 @@ def _add_fit(commands: Any) -> None:
         "--settle-ticks", type=int, metavar="N", help="samples without a score after a start (default 0)"
     )
     parser.add_argument("--labels", metavar="CSV", help="what operators marked: edge-agent feedback export")
+    add_data_options(parser)
     _add_plots(parser)
 
 
@@ -160,6 +162,7 @@ _FIT_FLAGS = {
     "off_when": "--off-when",
     "settle_ticks": "--settle-ticks",
     "labels": "--labels",
+    **DATA_FLAGS,
 }
 
 
@@ -169,6 +172,7 @@ def _fit_options(options: argparse.Namespace) -> FitOptions:
     given = {key: getattr(options, key) for key in _FIT_FLAGS if getattr(options, key) is not None}
     if "units" in given:
         given["units"] = _whole_numbers(given["units"])
+    given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     for key, value in given.items():
         rule = broken_rule(key, value)
         if rule:

@@ -177,8 +177,12 @@ class _StepGraph:
         sizes = [size for units in spec.units for size in (units, units)] + [spec.sensors] * len(spec.spans)
         names = [f"{part}_{n}" for n in layers for part in "hc"] + [f"ewma_{span}" for span in spec.spans]
         self._node("Split", ["state", self._constant("state_sizes", sizes)], names, axis=1)
+        parts = [spec.sensors, spec.sensors, spec.context][: 3 if spec.context else 2]
         self._node(
-            "Split", ["input", self._constant("halves", [spec.sensors] * 2)], ["values", "mask"], axis=1
+            "Split",
+            ["input", self._constant("parts", parts)],
+            ["values", "mask", "context"][: len(parts)],
+            axis=1,
         )
         below = "input"
         for number in layers:
@@ -219,7 +223,8 @@ class _StepGraph:
         kernel = self._constant("head_kernel", np.concatenate([highway[:-1], self._weights.head_kernel]))
         offset = self._constant("head_bias", highway[-1] + self._weights.head_bias)
         shape = self._constant("shape", [-1, spec.horizons, spec.sensors, spec.parameters])
-        read = ["values", *(f"next_ewma_{span}" for span in spec.spans), hidden]
+        context = ["context"] if spec.context else []
+        read = ["values", *(f"next_ewma_{span}" for span in spec.spans), *context, hidden]
         self._node("Concat", read, ["read"], axis=1)
         self._node("Gemm", ["read", kernel, offset], ["flat"])
         self._node("Reshape", ["flat", shape], ["forecast"])
