@@ -206,9 +206,7 @@ def _rows_in(stretches: Sequence[Rows], count: int) -> Bool:
     return inside
 
 
-def _fit_rows(
-    cleaned: Cleaned, cuts: Sequence[Cuts], in_folds: bool, resting: Sequence[Bool]
-) -> Float32:
+def _fit_rows(cleaned: Cleaned, cuts: Sequence[Cuts], in_folds: bool, resting: Sequence[Bool]) -> Float32:
     """Return the rows that scales come from: all that the released forecaster is fitted on while the machine runs."""
     first = np.concatenate(
         [

@@ -1,4 +1,4 @@
-"""What the command line of `trainer fit` says of a history's cells: scaling, missing values, inputs beside the sensors."""
+"""What the command line of `trainer fit` says of cells and inputs: scaling, missing values, commands, calendar."""
 
 import argparse
 
@@ -30,7 +30,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--fill-limit", type=int, metavar="N", help="cells of a gap that are filled at most (default 5)"
     )
     group.add_argument(
-        "--exogenous", nargs="+", metavar="NAME", help="commands and set points: read, not forecast, not scored"
+        "--exogenous",
+        nargs="+",
+        metavar="NAME",
+        help="commands and set points: read, not forecast, not scored",
     )
     group.add_argument(
         "--calendar", nargs="+", choices=tuple(CALENDAR), help="time of day, day of week as inputs"

@@ -13,7 +13,6 @@ from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.types import Bool, Float32, Float64, Int64
 
-
 FILLINGS = ("mask", "forward-fill", "interpolate")
 
 
@@ -84,9 +83,7 @@ class Segments:
         inside = self.starts[(self.starts > first) & (self.starts < last)] - first
         starts = np.concatenate([np.zeros(1 if last > first else 0, np.int64), inside])
         part = slice(first, last)
-        return Segments(
-            self.values[part], self.missing[part], starts, self.context[part], self.resting[part]
-        )
+        return Segments(self.values[part], self.missing[part], starts, self.context[part], self.resting[part])
 
     @staticmethod
     def concatenate(parts: "Sequence[Segments]") -> "Segments":
