@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg
 
 from tests.broker import PATIENCE_SECONDS, free_port
 
@@ -80,7 +81,7 @@ def running_server() -> Iterator[Server]:
             [_program("postgres"), "-D", str(cluster), "-p", str(port), *(w for o in options for w in ("-c", o))],
             cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_demoted(),
         )  # type: ignore[call-overload]  # fmt: skip  # the keywords of another user
-        _wait(process, port)
+        _wait(process, Server(port))
         yield Server(port)
     finally:
         if process is not None:
@@ -89,13 +90,13 @@ def running_server() -> Iterator[Server]:
         shutil.rmtree(directory)
 
 
-def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
-    """Return when the server takes connections."""
+def _wait(process: "subprocess.Popen[bytes]", server: Server) -> None:
+    """Return when the server answers, which is some time after it begins to listen."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
+            psycopg.connect(server.url(PASSWORD)).close()
+        except psycopg.OperationalError:
             try:
                 # Nothing to wait on but the exit of a server that cannot start.
                 process.wait(0.05)

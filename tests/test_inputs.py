@@ -56,13 +56,10 @@ def _samples(values: Float32) -> Samples:
 
 
 def _manifest(scaling: Scaling, layout: InputLayout, state_size: int) -> Manifest:
+    ranges = zip(scaling.minimum, scaling.maximum, scaling.centre, scaling.scale, strict=True)
     sensors = tuple(
-        SensorSpec(
-            name,
-            "",
-            *(float(part[i]) for part in (scaling.minimum, scaling.maximum, scaling.centre, scaling.scale)),
-        )
-        for i, name in enumerate(SENSORS)
+        SensorSpec(name, "", float(low), float(high), float(centre), float(scale))
+        for name, (low, high, centre, scale) in zip(SENSORS, ranges, strict=True)
     )
     return Manifest(
         name="valve", version="1", asset_class="valve", sensors=sensors, sampling_interval_seconds=60.0,
@@ -80,11 +77,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     scaling = fit_scaling(values[:2000])
     spec = ModelSpec(len(layout.forecast), WINDOW, (), context=layout.context_width)
     ticks = FIRST + np.arange(3000)
-    parts = [
+    fitted, later = (
         build_segments(ticks[part], values[part], scaling.centre, scaling.scale, 10, layout)
         for part in (slice(0, 1600), slice(1600, 2000))
-    ]
-    learnt = learn(spec, *parts, FitOptions(), lambda *_: None)
+    )
+    learnt = learn(spec, fitted, later, FitOptions(), lambda *_: None)
     export_step(learnt.weights, directory / STEP_GRAPH)
     draft = Bundle(directory, _manifest(scaling, layout, spec.state_size), untouched_scoring(3))
     history = CalibrationHistory(_samples(values), np.arange(3000) >= 2000)

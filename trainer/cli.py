@@ -19,11 +19,14 @@ from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.data_options import DATA_FLAGS, add_data_options
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
+from trainer.inspect_command import add_inspect_options, inspect_command, say_warnings
+from trainer.inspection import inspect
 from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
+  trainer inspect --history history.csv
   trainer fit --history history.csv --out bundle --ignore-column fault
   trainer evaluate --bundle bundle --history later.csv --label-column label --json
   trainer recalibrate --bundle bundle --history later.csv --what-if
@@ -72,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"forewarn {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_inspect(commands)
     _add_fit(commands)
     _add_evaluate(commands)
     _add_recalibrate(commands)
@@ -201,6 +205,8 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     cleaned = labelled.cleaned
     for notice in labelled.notices:
         console.note(notice)
+    data = inspect(cleaned)
+    say_warnings(data, console)
     # Imported late: TensorFlow takes ten seconds that a bad file need not wait.
     from trainer.fit import fit
 
@@ -222,6 +228,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "sha256": report.bundle.sha256,
         "rows": cleaned.rows,
         "repairs": cleaned.repairs,
+        "warnings": data.all_warnings,
         "true_fault_rows": labelled.true_fault_rows,
         "false_alarm_rows": labelled.false_alarm_rows,
         **report.skill,
@@ -235,6 +242,17 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         **rate_interval(manifest.threshold).record(),
         "trimmed_rows": manifest.trained["trimmed_samples"],
     }
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        "What a history is like: gaps, frozen stretches, ranges, correlations, warnings.",
+        "trainer inspect --history history.csv",
+        inspect_command,
+    )
+    add_inspect_options(parser)
 
 
 def _add_evaluate(commands: Any) -> None:
