@@ -1,7 +1,7 @@
 """The daemon's life: start, main loop, end.
 
-One thread does all the work: it takes what MQTT put aside, decodes, feeds the pipeline, puts events into the outbox
-and drains it. MQTT's and the web pages' threads only put messages aside and read.
+One thread does all the work: it drives the connection, decodes, feeds the pipeline, puts events into the outbox and
+drains it. The web pages' threads only read.
 """
 
 import logging
@@ -18,16 +18,18 @@ from edge_agent import systemd
 from edge_agent.alarm_desk import REASONS, AlarmDesk, Notice
 from edge_agent.board import AssetBoard
 from edge_agent.commands import CommandDesk
-from edge_agent.contract.types import DriftEvent, Outcomes, QualityEvent
+from edge_agent.contract.types import DriftEvent, Outcomes, QualityEvent, Rows
 from edge_agent.detector import Detector, load_detector
 from edge_agent.events import BundleIdentity, EventWriter, rfc3339, status_payload, to_json
 from edge_agent.feedback import Feedback, Remark
 from edge_agent.feedback_file import feedback_file
-from edge_agent.intake import Intake
+from edge_agent.intake import Intake, OwnMessage
+from edge_agent.linger import Linger
 from edge_agent.metrics import CONTENT_TYPE, AgentMetrics, Facts, Tally
-from edge_agent.mqtt import MqttClient, ReceivedMessage, Subscription
+from edge_agent.mqtt import MqttClient, Subscription
 from edge_agent.operator_actions import OperatorActions
 from edge_agent.outbox import Outbox, OutgoingMessage
+from edge_agent.packets import Messages
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import Settings
 from edge_agent.topics import OutputTopics
@@ -36,11 +38,16 @@ from edge_agent.web import Pages, WebServer
 
 log = logging.getLogger(__name__)
 
-_BATCH = 4096
+# One turn of the main loop: so much is decoded, and so many rows are scored in one call.
+_TURN_MESSAGES = 4096
+_TURN_BYTES = 1 << 20
+_MOST_ROWS = 4096
+_FEWEST_ROWS = 64
+# The connection is not looked after during a call; a slower device gets smaller ones.
+_LONGEST_CALL_SECONDS = 0.5
 _LONGEST_TICK_SECONDS = 1.0
 _SILENT_SECONDS = 30.0
 _FAREWELL_SECONDS = 5.0
-_LINGER_STEP_SECONDS = 0.001
 _EXTRA_GRACE_TICKS = 10
 # Alarms come in bursts and each changes what is kept; commands do not wait for this.
 _KEEP_SECONDS = 10.0
@@ -76,7 +83,11 @@ class Agent:
         self._provider = detector.forecaster.provider
         self._tick_seconds = min(_LONGEST_TICK_SECONDS, manifest.sampling_interval_seconds)
         self._topics = OutputTopics(settings.mqtt.base_topic, settings.mqtt.node)
-        self._intake = Intake(settings.mqtt.inputs, self.pipeline, self.tally)
+        self._alarm_prefix = self._topics.alarm("")
+        own = (self._alarm_prefix, self._topics.commands)
+        self._intake = Intake(settings.mqtt.inputs, self.pipeline, self.tally, own)
+        self._linger = Linger(settings.agent.linger_milliseconds / 1000)
+        self._rows_at_once = _MOST_ROWS
         self._writer = EventWriter(self.bundle)
         self._outbox = Outbox(settings.agent.outbox_messages)
         self._feedback_file = feedback_file(settings)
@@ -92,8 +103,8 @@ class Agent:
             self._keep,
         )
         self._assets_known = 0
+        self._next_tick = 0.0
         self._active_topics: set[str] = set()
-        self._alarm_prefix = self._topics.alarm("")
         self._board = AssetBoard(len(self.pipeline.sensors))
         self._metrics = self._make_metrics(detector)
         self._client = self._make_client()
@@ -134,8 +145,14 @@ class Agent:
         def status(state: str, now: float | None) -> bytes:
             return to_json(status_payload(state, mqtt.node, self.bundle, now))
 
+        agent = self._settings.agent
         return MqttClient(
-            mqtt, subscriptions, self._topics.status, status, self._settings.agent.inbox_messages
+            mqtt,
+            subscriptions,
+            self._topics.status,
+            status,
+            agent.inbox_messages,
+            agent.inbox_megabytes << 20,
         )
 
     def _seed_counters(self) -> None:
@@ -197,32 +214,31 @@ class Agent:
         self._client.wake()
 
     def handle_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Ask for the end; sets a flag and nothing else, because the main thread may hold any lock right now."""
+        """Ask for the end; takes no lock, because the main thread may hold any right now."""
         self._stop = True
+        self._client.wake()
 
     def main_loop(self) -> None:
         """Process messages as they come, and let time pass, until asked to stop."""
-        next_tick = time.monotonic()
         while not self._stop:
-            if self._client.wait(max(next_tick - time.monotonic(), 0.0)):
-                self._linger()
-            self._process(self._client.take(_BATCH))
-            if time.monotonic() >= next_tick:
-                next_tick = time.monotonic() + self._tick_seconds
-                self._tick()
+            if self._client.wait(max(self._next_tick - time.monotonic(), 0.0)):
+                self._wait_for_more()
+            self._process(self._client.take(_TURN_MESSAGES, _TURN_BYTES))
+            self._tick_if_due()
             self._outbox.drain(self._client.publish)
             self._refresh_tally()
 
-    def _linger(self) -> None:
-        """Wait for more messages while they keep coming, so that they are scored together.
+    def _tick_if_due(self) -> None:
+        if time.monotonic() >= self._next_tick:
+            self._next_tick = time.monotonic() + self._tick_seconds
+            self._tick()
 
-        A broker sends only so many before it wants an acknowledgement; waiting longer then would only slow it down.
-        """
-        deadline = time.monotonic() + self._settings.agent.linger_milliseconds / 1000
-        before = -1
-        while (waiting := self._client.waiting) > before and time.monotonic() < deadline:
-            before = waiting
-            time.sleep(_LINGER_STEP_SECONDS)
+    def _wait_for_more(self) -> None:
+        """Wait for more messages where that pays, so that they are scored together."""
+        before = self._client.waiting
+        if 0 < before < self._rows_at_once and self._linger.pays():
+            self._client.pause(self._linger.seconds)
+            self._linger.learn(self._client.waiting - before)
 
     def shutdown(self) -> None:
         """Score what has arrived, publish what waits, say farewell."""
@@ -230,7 +246,7 @@ class Agent:
         log.info("stopping")
         deadline = time.monotonic() + _FAREWELL_SECONDS
         while time.monotonic() < deadline:
-            batch = self._client.take(_BATCH)
+            batch = self._client.take(_TURN_MESSAGES, _TURN_BYTES)
             if not batch:
                 break
             self._process(batch)
@@ -244,27 +260,47 @@ class Agent:
         self._keep_if_changed()
         self.web.stop()
 
-    def _process(self, batch: list[ReceivedMessage]) -> None:
+    def _process(self, batch: list[Messages]) -> None:
         if not batch:
             return
-        now = time.time()
-        own = (self._alarm_prefix, self._topics.commands)
-        readings = [message for message in batch if not message.topic.startswith(own)]
-        for message in batch:
+        scored = False
+        for rows in self._intake.blocks(batch, self._rows_at_once):
+            scored |= self._feed(rows, batch[-1].arrival)
+            if len(rows) == self._rows_at_once:
+                # There may be many more: neither the broker nor the watchdog waits for the last of them.
+                self._client.wait(0.0)
+                self._tick_if_due()
+        self._meet_new_assets()
+        own, self._intake.own = self._intake.own, []
+        for message in own:
             if message.topic.startswith(self._alarm_prefix):
                 self._clear_if_stale(message)
-        rows = self._intake.rows(readings)
-        self._meet_new_assets()
-        if len(rows):
-            self.tally.last_reading = readings[-1].arrival
-            self._board.take_rows(rows, now)
-            outcomes = self.pipeline.feed(rows, now)
-            self._publish(outcomes)
-            self._observe_latency(outcomes, readings)
-        for message in batch:
-            if message.topic.startswith(self._topics.commands):
+            else:
                 self._command(message)
+        if scored:
+            done = time.monotonic()
+            for messages in batch:
+                self._metrics.observe_latency(done - messages.clock, len(messages))
         self._client.acknowledge(batch)
+
+    def _feed(self, rows: Rows, arrival: float) -> bool:
+        """Score rows; returns whether one of them led to a score."""
+        begun, now = time.monotonic(), time.time()
+        self._meet_new_assets()
+        self.tally.last_reading = arrival
+        self._board.take_rows(rows, now)
+        outcomes = self.pipeline.feed(rows, now)
+        if len(outcomes):
+            self._publish(outcomes)
+        self._adjust_rows(len(rows), time.monotonic() - begun)
+        return bool(np.isfinite(outcomes.score).any())
+
+    def _adjust_rows(self, rows: int, seconds: float) -> None:
+        """Score fewer rows at once where a call takes too long for the connection, and more where it does not."""
+        if seconds > _LONGEST_CALL_SECONDS:
+            self._rows_at_once = max(self._rows_at_once // 2, _FEWEST_ROWS)
+        elif rows == self._rows_at_once and seconds < _LONGEST_CALL_SECONDS / 4:
+            self._rows_at_once = min(2 * self._rows_at_once, _MOST_ROWS)
 
     def _meet_new_assets(self) -> None:
         """Tell the detector of the maintenance that is in force for assets that were just heard of."""
@@ -272,7 +308,7 @@ class Agent:
             self._operator.apply_maintenance(asset)
         self._assets_known = len(self.pipeline.assets)
 
-    def _command(self, message: ReceivedMessage) -> None:
+    def _command(self, message: OwnMessage) -> None:
         if not self._settings.control.enabled:
             return
         handled = self._commands.take(message.topic, message.payload, message.retained, time.time())
@@ -326,12 +362,6 @@ class Agent:
         if time.monotonic() - self._kept >= _KEEP_SECONDS:
             self._keep_if_changed()
         systemd.alive(f"{len(self.pipeline.assets)} assets, {len(self._active_topics)} in alarm")
-
-    def _observe_latency(self, outcomes: Outcomes, readings: list[ReceivedMessage]) -> None:
-        if np.isfinite(outcomes.score).any():
-            done = time.monotonic()
-            for message in readings:
-                self._metrics.observe_latency(done - message.clock)
 
     def _publish(self, outcomes: Outcomes) -> None:
         """Note what scoring said, and put its events into the outbox."""
@@ -412,7 +442,7 @@ class Agent:
             self._active_topics.discard(alarm_topic)
             self._outbox.put(OutgoingMessage(alarm_topic, b"", self._settings.mqtt.qos, retain=True))
 
-    def _clear_if_stale(self, message: ReceivedMessage) -> None:
+    def _clear_if_stale(self, message: OwnMessage) -> None:
         """Clear a retained alarm that this life does not know; what is not retained is the echo of its own."""
         if message.retained and message.payload and message.topic not in self._active_topics:
             self._outbox.put(OutgoingMessage(message.topic, b"", self._settings.mqtt.qos, retain=True))

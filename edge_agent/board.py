@@ -93,8 +93,12 @@ class AssetBoard:
         with self._lock:
             self._make_room(int(rows.asset.max()) + 1)
             state = self._state
-            row, column = np.nonzero(np.isfinite(rows.values))
-            state.value[rows.asset[row], column] = rows.values[row, column]
+            known = np.isfinite(rows.values)
+            if known.all():
+                state.value[rows.asset] = rows.values
+            else:
+                row, column = np.nonzero(known)
+                state.value[rows.asset[row], column] = rows.values[row, column]
             state.arrival[rows.asset] = arrival
             idle = rows.asset[np.isnan(state.waiting_since[rows.asset])]
             state.waiting_since[idle] = arrival

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edge_agent.contract.errors import ConfigurationError, ForewarnError
 from edge_agent.detector import load_detector
 from edge_agent.feedback_file import feedback_directory
-from edge_agent.mqtt import try_broker
+from edge_agent.mqtt_errands import try_broker
 from edge_agent.settings import Settings
 from edge_agent.web import Pages, WebServer
 

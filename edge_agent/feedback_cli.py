@@ -121,7 +121,7 @@ def _seconds(text: str) -> float:
 
 
 def _send(options: argparse.Namespace) -> int:
-    from edge_agent.mqtt import ask
+    from edge_agent.mqtt_errands import ask
     from edge_agent.settings import load_settings
     from edge_agent.topics import OutputTopics
 

@@ -1,14 +1,17 @@
 """The door to MQTT: one connection that keeps coming back, an inbox for the main loop, a way out for the outbox.
 
-paho's own thread does the network; what arrives is only put aside, so nothing a message holds can stop that thread.
-Messages of QoS 1 and 2 are acknowledged after the main loop has processed them.
+One thread does it all: whoever waits for messages drives the connection meanwhile. A hand-over to another thread costs
+more than a message (docs/decisions/0011). Only the attempt to connect, which may block for seconds, has a thread of its
+own. Messages of QoS 1 and 2 are acknowledged after the main loop has processed them.
 """
 
+import contextlib
 import logging
+import select
+import socket
 import ssl
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,17 +25,35 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.back_off import BackOff
-from edge_agent.contract.errors import BrokerError, ConfigurationError
+from edge_agent.batched_socket import BatchedSocket
+from edge_agent.contract.errors import ConfigurationError
 from edge_agent.outbox import OutgoingMessage
+from edge_agent.packets import Messages
 from edge_agent.settings import MqttSettings
 
+__all__ = [
+    "MqttClient",
+    "PahoClient",
+    "ReasonCode",
+    "Subscription",
+    "batched_reading_works",
+    "loop_once",
+    "new_client",
+]
+
 log = logging.getLogger(__name__)
+PahoClient = paho.Client
 
 # A connection that lived shorter than this does not reset the back-off: two agents with one client id throw each
 # other out for ever, and should do so slowly.
 _STABLE_SECONDS = 10.0
 # More than this many unacknowledged publications wait in the outbox, which is bounded, and not in paho, which is not.
 _MOST_UNSETTLED = 100
+# How often paho looks after the connection; no keepalive is shorter than five of these.
+_MISC_SECONDS = 1.0
+_MOST_PLAIN_READS = 1000
+_NO_TOPIC = b"\xff"
+_CONNACK_AND_READING = b"\x20\x02\x00\x00\x30\x04\x00\x01a1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +65,17 @@ class Subscription:
     retained: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedMessage:
-    """One message as it arrived; `arrival` in seconds since the epoch, `clock` on the monotonic clock."""
+class _BatchedClient(paho.Client):
+    """paho with its socket read in batches."""
 
-    topic: str
-    payload: bytes
-    retained: bool
-    arrival: float
-    clock: float
-    qos: int
-    mid: int
-    connection: int
+    batched: BatchedSocket | None = None
+
+    def _open(self) -> socket.socket:
+        return super()._create_socket()  # type: ignore[return-value]  # without websockets it is one
+
+    def _create_socket(self) -> Any:
+        self.batched = BatchedSocket(self._open(), self.protocol == paho.MQTTv5)
+        return self.batched
 
 
 class MqttClient:
@@ -67,9 +87,10 @@ class MqttClient:
         status_topic: where the agent's state is retained.
         status: payload of the state, given the state and the time (None for the last will).
         inbox_capacity: most messages waiting for the main loop.
+        inbox_bytes: most bytes of messages waiting for the main loop.
 
     Raises:
-        ConfigurationError: the password or a certificate cannot be read.
+        ConfigurationError: the password or a certificate cannot be read, or `batched` does not go with this paho.
     """
 
     def __init__(
@@ -79,18 +100,33 @@ class MqttClient:
         status_topic: str,
         status: Callable[[str, float | None], bytes],
         inbox_capacity: int = 50_000,
+        inbox_bytes: int = 32 << 20,
     ) -> None:
         self._settings = settings
         self._subscriptions = tuple(subscriptions)
         self._status_topic = status_topic
         self._status = status
-        self._capacity = inbox_capacity
-        self._inbox: deque[ReceivedMessage] = deque()
-        self._arrived = threading.Event()
+        self._capacity, self._capacity_bytes = inbox_capacity, inbox_bytes
+        self._inbox: deque[Messages] = deque()
+        self._waiting = self._waiting_bytes = 0
+        self._gathered = Messages()
+        self._unread = False
         self._unsettled: deque[paho.MQTTMessageInfo] = deque()
         self._back_off = BackOff()
         self._connected_at = 0.0
+        self._retry_at = 0.0
+        self._misc_at = 0.0
+        self._connector: threading.Thread | None = None
+        self._attempted = False
         self._stopping = False
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._wake_read, select.POLLIN)
+        self._watched: Any = None
+        self._watched_fd = -1
+        self._watches_writing = False
         self.connected = threading.Event()
         self.subscribed = threading.Event()
         self.connects = 0
@@ -100,20 +136,36 @@ class MqttClient:
         self._client = self._make_client()
 
     def _make_client(self) -> paho.Client:
-        client = _new_client(self._settings, manual_ack=True)
+        client = new_client(self._settings, manual_ack=True, kind=self._kind())
         client.will_set(self._status_topic, self._status("offline", None), qos=1, retain=True)
-        # A callback that fails must not end paho's thread; paho logs it.
+        # A callback that fails must not end the main loop; paho logs it.
         client.suppress_exceptions = True
         client.enable_logger(logging.getLogger("paho"))
+        client.on_socket_open = _send_at_once
         client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         return client
 
+    def _kind(self) -> type[paho.Client]:
+        if self._settings.reader == "plain":
+            return paho.Client
+        why_not = batched_reading_works()
+        if not why_not:
+            return _BatchedClient
+        if self._settings.reader == "batched":
+            raise ConfigurationError(f"mqtt.reader: batched does not go with this paho: {why_not}")
+        log.warning("packets are read one by one, which is slower: this paho is another one: %s", why_not)
+        return paho.Client
+
+    @property
+    def reader(self) -> str:
+        """Return how packets are read, `batched` or `plain`."""
+        return "batched" if isinstance(self._client, _BatchedClient) else "plain"
+
     def start(self) -> None:
-        """Connect in the background, and keep trying."""
+        """Begin to connect; `wait` drives the rest."""
         mqtt = self._settings
         options: dict[str, Any] = {}
         if mqtt.protocol == "5":
@@ -121,50 +173,71 @@ class MqttClient:
             properties.SessionExpiryInterval = mqtt.session_expiry_seconds if mqtt.persistent_session else 0
             options = {"clean_start": not mqtt.persistent_session, "properties": properties}
         self._client.connect_async(mqtt.host, mqtt.port, mqtt.keepalive_seconds, **options)
-        self._client.loop_start()
+        self._drive(0.0)
 
     def stop(self, timeout: float) -> None:
         """Say `stopped`, wait up to `timeout` seconds until all is acknowledged, and disconnect."""
         deadline = time.monotonic() + timeout
         if self.connected.is_set():
             self._send(OutgoingMessage(self._status_topic, self._status("stopped", time.time()), 1, True))
-            for info in tuple(self._unsettled):
-                _wait(info, deadline - time.monotonic())
-        self._settle()
+        while self.connected.is_set() and self.unacknowledged and time.monotonic() < deadline:
+            self._drive(0.05)
         self._stopping = True
+        if self._connector is not None:
+            self._connector.join(max(deadline - time.monotonic(), 0.0))
         # paho calls the end of its own socket an error.
         self._client.disable_logger()
         self._client.disconnect()
-        self._client.loop_stop()
+        while self._client.want_write() and time.monotonic() < deadline:
+            self._drive(0.05)
         self.connected.clear()
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for a message or `wake`; returns whether there was one."""
-        woken = self._arrived.wait(timeout)
-        self._arrived.clear()
-        return woken
+        """Wait up to `timeout` seconds for a message or `wake`; returns whether there was one.
+
+        The connection is driven meanwhile, also where there is nothing to wait for.
+        """
+        woken = self._drive(0.0 if self._inbox else timeout)
+        return woken or bool(self._inbox)
+
+    def pause(self, timeout: float) -> None:
+        """Let messages come in for `timeout` seconds, then read them at once; `wake` ends it sooner."""
+        _is_readable(self._wake_read, timeout)
+        self._drive(0.0)
 
     def wake(self) -> None:
-        """End a `wait` of another thread."""
-        self._arrived.set()
+        """End a `wait` of another thread, or of the one that a signal interrupted."""
+        with contextlib.suppress(BlockingIOError):
+            self._wake_write.send(b"\0")
 
     @property
     def waiting(self) -> int:
         """Return how many messages wait."""
-        return len(self._inbox)
+        return self._waiting
 
-    def take(self, limit: int) -> list[ReceivedMessage]:
-        """Return the oldest waiting messages, at most `limit`."""
-        taken = [self._inbox.popleft() for _ in range(min(limit, len(self._inbox)))]
-        if self._inbox:
-            self._arrived.set()
+    def take(self, count: int, size: int) -> list[Messages]:
+        """Return the oldest waiting messages, at most `count`, and at most `size` bytes unless one alone has more."""
+        taken: list[Messages] = []
+        while self._inbox and count > 0:
+            fit = self._inbox[0].fitting(count, size)
+            if not fit and not taken:
+                fit = 1
+            if not fit:
+                break
+            whole = fit == len(self._inbox[0])
+            part = self._inbox.popleft() if whole else self._inbox[0].split(fit)
+            taken.append(part)
+            count -= len(part)
+            size -= part.size
+            self._waiting -= len(part)
+            self._waiting_bytes -= part.size
         return taken
 
-    def acknowledge(self, messages: Iterable[ReceivedMessage]) -> None:
+    def acknowledge(self, batch: Iterable[Messages]) -> None:
         """Tell the broker that these messages are safe; those of an earlier connection it sends again anyway."""
-        for message in messages:
-            if message.qos and message.connection == self.connects:
-                self._client.ack(message.mid, message.qos)
+        for messages in batch:
+            if messages.connection == self.connects and any(messages.mids):
+                self._acknowledge(messages)
 
     def publish(self, message: OutgoingMessage) -> bool:
         """Publish a message; returns False, and does nothing, while it must wait."""
@@ -178,6 +251,128 @@ class MqttClient:
         """Return how many publications the broker has not confirmed yet."""
         self._settle()
         return len(self._unsettled)
+
+    def _drive(self, timeout: float) -> bool:
+        """Do what the connection needs, waiting up to `timeout` seconds for it; returns whether `wake` was called."""
+        timeout = min(timeout, self._connect_when_due(), 0.0 if self._unread else _MISC_SECONDS)
+        self._watch()
+        woken = readable = False
+        for descriptor, _ in self._poll.poll(timeout * 1000.0):
+            if descriptor == self._watched_fd:
+                readable = True
+            else:
+                self._wake_read.recv(4096)
+                woken = True
+        if self._connector is None and self._client.socket() is not None:
+            if readable or self._unread:
+                self._read()
+            self._write()
+            if (now := time.monotonic()) >= self._misc_at:
+                self._misc_at = now + _MISC_SECONDS
+                self._client.loop_misc()
+        return woken
+
+    def _connect_when_due(self) -> float:
+        """Begin an attempt to connect if it is time for one; returns for how many seconds there is nothing to do."""
+        if self._connector is not None:
+            if not self._attempted:
+                return _MISC_SECONDS
+            self._connector = None
+            if self._client.socket() is None and self._retry_at <= time.monotonic():
+                self._wait_before_retry()
+        if self._client.socket() is not None or self._stopping:
+            return _MISC_SECONDS
+        if (left := self._retry_at - time.monotonic()) > 0:
+            return left
+        self._attempted = False
+        self._connector = threading.Thread(target=self._connect, name="connector", daemon=True)
+        self._connector.start()
+        return _MISC_SECONDS
+
+    def _connect(self) -> None:
+        try:
+            self._client.reconnect()
+        except (OSError, ValueError) as error:
+            self.last_error = (
+                f"not reachable ({error})" if isinstance(error, ssl.SSLError) else "not reachable"
+            )
+        self._attempted = True
+        self.wake()
+
+    def _watch(self) -> None:
+        """Follow the socket that paho has now."""
+        connection = None if self._connector is not None else self._client.socket()
+        if connection is self._watched:
+            return
+        if self._watched is not None:
+            self._poll.unregister(self._watched_fd)
+        self._watched, self._unread, self._watches_writing = connection, False, False
+        self._watched_fd = -1 if connection is None else connection.fileno()
+        if connection is not None:
+            self._poll.register(self._watched_fd, select.POLLIN)
+
+    def _read(self) -> None:
+        gathered = self._gathered = Messages(arrival=time.time(), clock=time.monotonic())
+        connection: Any = self._client.socket()
+        if isinstance(connection, BatchedSocket):
+            self._unread = connection.read(gathered)
+            while connection.has_news and self._client.socket() is connection:
+                self._client.loop_read()
+        else:
+            self._unread = self._read_plainly(connection)
+        gathered.connection = self.connects
+        if len(gathered):
+            self._store(gathered)
+
+    def _read_plainly(self, connection: Any) -> bool:
+        for _ in range(_MOST_PLAIN_READS):
+            self._client.loop_read()
+            if self._client.socket() is not connection:
+                return False
+            held = connection.pending() if isinstance(connection, ssl.SSLSocket) else 0
+            if not held and not _is_readable(connection):
+                return False
+        return True
+
+    def _store(self, gathered: Messages) -> None:
+        fit = gathered.fitting(self._capacity - self._waiting, self._capacity_bytes - self._waiting_bytes)
+        if not fit and not self._inbox:
+            fit = 1
+        if fit < len(gathered):
+            kept = gathered.split(fit)
+            self.overrun += len(gathered)
+            # Unacknowledged, they would block the broker's sending window until the next connect.
+            self.acknowledge([gathered])
+            gathered = kept
+        if len(gathered):
+            self._inbox.append(gathered)
+            self._waiting += len(gathered)
+            self._waiting_bytes += gathered.size
+
+    def _write(self) -> None:
+        if self._client.want_write():
+            self._client.loop_write()
+        connection = self._client.socket()
+        wants = self._client.want_write()
+        if isinstance(connection, BatchedSocket):
+            connection.flush()
+            wants = wants or connection.has_unsent
+        if connection is self._watched and wants != self._watches_writing:
+            self._watches_writing = wants
+            self._poll.modify(self._watched_fd, select.POLLIN | (select.POLLOUT if wants else 0))
+
+    def _acknowledge(self, messages: Messages) -> None:
+        connection = self._client.socket()
+        single = [mid for head, mid in zip(messages.heads, messages.mids, strict=True) if head & 0x02]
+        if isinstance(connection, BatchedSocket) and not self._client.want_write():
+            connection.send_soon(b"".join([b"\x40\x02" + mid.to_bytes(2, "big") for mid in single]))
+        elif connection is not None:
+            for mid in single:
+                self._client.ack(mid, 1)
+        if len(single) < len(messages):
+            for index in range(len(messages)):
+                if messages.qos(index) == 2:
+                    self._client.ack(messages.mids[index], 2)
 
     def _send(self, message: OutgoingMessage) -> bool:
         info = self._client.publish(message.topic, message.payload, message.qos, message.retain)
@@ -205,7 +400,6 @@ class MqttClient:
         client.publish(self._status_topic, self._status("online", time.time()), qos=1, retain=True)
         client.subscribe(self._filters())
         self.connected.set()
-        self._arrived.set()
         log.info("connected to broker %s:%d", self._settings.host, self._settings.port)
 
     def _filters(self) -> list[Any]:
@@ -225,12 +419,8 @@ class MqttClient:
                 log.error("broker refused the subscription to %s: %s", entry.topic, reason)
         self.subscribed.set()
 
-    def _on_connect_fail(self, client: paho.Client, _data: Any) -> None:
-        self.last_error = "not reachable"
-        self._wait_before_retry(client)
-
     def _on_disconnect(
-        self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
+        self, _client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
         if self.connected.is_set() and time.monotonic() - self._connected_at > _STABLE_SECONDS:
             self._back_off.reset()
@@ -240,38 +430,77 @@ class MqttClient:
             return
         if reason.is_failure:
             self.last_error = self.last_error or f"connection lost: {reason}"
-        self._wait_before_retry(client)
+        self._wait_before_retry()
 
-    def _wait_before_retry(self, client: paho.Client) -> None:
+    def _wait_before_retry(self) -> None:
         delay = self._back_off.next()
+        self._retry_at = time.monotonic() + delay
         log.warning("no broker (%s); next attempt in %.1f s", self.last_error or "disconnected", delay)
-        # paho doubles by itself but has no jitter; with both limits equal it waits exactly this long.
-        client.reconnect_delay_set(delay, delay)  # type: ignore[arg-type]  # any number will do
 
-    def _on_message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        if len(self._inbox) >= self._capacity:
-            self.overrun += 1
-            # Unacknowledged, it would block the broker's sending window until the next connect.
-            client.ack(message.mid, message.qos)
-            return
-        self._inbox.append(
-            ReceivedMessage(
-                message.topic,
-                bytes(message.payload),
-                message.retain,
-                time.time(),
-                time.monotonic(),
-                message.qos,
-                message.mid,
-                self.connects,
-            )
-        )
-        self._arrived.set()
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic.encode()
+        except UnicodeDecodeError:
+            topic = _NO_TOPIC
+        self._gathered.add(topic, bytes(message.payload), message.qos, message.mid, message.retain)
 
 
-def _new_client(settings: MqttSettings, manual_ack: bool) -> paho.Client:
+def _send_at_once(_client: paho.Client, _data: Any, connection: Any) -> None:
+    # Otherwise the second of two events waits for the other side to confirm the first, which it delays by 40 ms.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _is_readable(connection: Any, timeout: float = 0.0) -> bool:
+    return bool(select.select([connection], [], [], timeout)[0])
+
+
+class _Rehearsal(_BatchedClient):
+    """Connects to a socket of our own."""
+
+    near: socket.socket
+
+    def _open(self) -> socket.socket:
+        return self.near
+
+
+def batched_reading_works() -> str:
+    """Try, without a broker, whether this paho lets its socket be read in batches; returns what is wrong with it."""
+    near, far = socket.socketpair()
+    heard: list[ReasonCode] = []
+    with near, far:
+        client = _Rehearsal(CallbackAPIVersion.VERSION2)
+        client.near = near
+        client.on_connect = lambda _client, _data, _flags, reason, _properties: heard.append(reason)
+        messages = Messages()
+        try:
+            client.connect_async("rehearsal")
+            client.reconnect()
+            far.sendall(_CONNACK_AND_READING)
+            connection = client.batched
+            if connection is None or client.socket() is None:
+                return "it opens its socket in another way"
+            connection.read(messages)
+            client.loop_read()
+        except Exception as error:  # noqa: BLE001 - whatever a later version does differently
+            return f"{type(error).__name__}: {error}"
+    return "" if heard and messages.payloads == [b"1"] else "it reads its socket in another way"
+
+
+def loop_once(client: paho.Client, timeout: float) -> bool:
+    """Drive a client that nothing else drives; returns whether the connection still stands."""
+    return client.loop(timeout) == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def new_client(
+    settings: MqttSettings, manual_ack: bool, kind: type[paho.Client] = paho.Client
+) -> paho.Client:
+    """Return a client that is not connected yet.
+
+    Raises:
+        ConfigurationError: the password or a certificate cannot be read.
+    """
     newest = settings.protocol == "5"
-    client = paho.Client(
+    client = kind(
         CallbackAPIVersion.VERSION2,
         client_id=settings.effective_client_id,
         clean_session=None if newest else not settings.persistent_session,
@@ -305,115 +534,3 @@ def _is_settled(info: paho.MQTTMessageInfo) -> bool:
     except (RuntimeError, ValueError):
         # paho gave a QoS 0 message up with its connection.
         return True
-
-
-def _wait(info: paho.MQTTMessageInfo, timeout: float) -> None:
-    try:
-        info.wait_for_publish(max(timeout, 0.0))
-    except (RuntimeError, ValueError):
-        return
-
-
-def try_broker(settings: MqttSettings, timeout: float) -> None:
-    """Connect once and leave again, under another client id so that a running agent keeps its session.
-
-    Raises:
-        BrokerError: the broker refused, or was not reached in `timeout` seconds.
-        ConfigurationError: the password or a certificate cannot be read.
-    """
-    trial = settings.model_copy(
-        update={"client_id": f"{settings.effective_client_id}-check", "persistent_session": False}
-    )
-    client = _new_client(trial, manual_ack=False)
-    answer: list[ReasonCode] = []
-    client.on_connect = lambda _client, _data, _flags, reason, _properties: answer.append(reason)
-    where = f"broker {trial.host}:{trial.port}"
-    deadline = time.monotonic() + timeout
-    client.connect_timeout = timeout
-    try:
-        client.connect(trial.host, trial.port)
-        while not answer and time.monotonic() < deadline:
-            if client.loop(0.1) != MQTTErrorCode.MQTT_ERR_SUCCESS and not answer:
-                raise BrokerError(f"{where}: closed the connection (does it ask for TLS or a certificate?)")
-    except (OSError, ValueError) as error:
-        raise BrokerError(f"{where}: not reached ({error})") from error
-    finally:
-        client.disconnect()
-    if not answer:
-        raise BrokerError(f"{where}: no answer in {timeout:g} s")
-    if answer[0].is_failure:
-        raise BrokerError(f"{where}: refused ({answer[0]})")
-
-
-def ask(
-    settings: MqttSettings, topic: str, payload: bytes, is_answer: Callable[[bytes], bool], timeout: float
-) -> bytes:
-    """Publish a request and return the answer that comes on the same topic, which is cleared afterwards.
-
-    Args:
-        settings: broker and credentials; another client id is used, so that a running agent keeps its session.
-        topic: of request and answer.
-        payload: of the request.
-        is_answer: tells the last answer from everything else on the topic.
-        timeout: seconds for all of it.
-
-    Raises:
-        BrokerError: the broker refused or was not reached, or no answer came.
-        ConfigurationError: the password or a certificate cannot be read.
-    """
-    own_id = f"{settings.effective_client_id}-ask-{uuid.uuid4().hex[:12]}"
-    client = _new_client(
-        settings.model_copy(update={"client_id": own_id, "persistent_session": False}), False
-    )
-    refusal: list[str] = []
-    answers: list[bytes] = []
-
-    def on_connect(
-        _client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
-    ) -> None:
-        if reason.is_failure:
-            refusal.append(f"refused ({reason})")
-        else:
-            client.subscribe(topic, 1)
-
-    def on_subscribe(
-        _client: paho.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
-    ) -> None:
-        if reasons[0].is_failure:
-            refusal.append(f"refused to let {topic} be read ({reasons[0]})")
-        else:
-            client.publish(topic, payload, 1)
-
-    def on_publish(_client: paho.Client, _data: Any, _mid: int, reason: ReasonCode, _properties: Any) -> None:
-        if reason.is_failure:
-            refusal.append(f"refused to let {topic} be written ({reason})")
-
-    client.on_connect, client.on_subscribe, client.on_publish = on_connect, on_subscribe, on_publish
-    client.on_message = lambda _client, _data, message: (
-        answers.append(bytes(message.payload)) if is_answer(bytes(message.payload)) else None
-    )
-    where = f"broker {settings.host}:{settings.port}"
-    deadline = time.monotonic() + timeout
-    client.connect_timeout = timeout
-    try:
-        client.connect(settings.host, settings.port)
-        while not (answers or refusal) and time.monotonic() < deadline:
-            if client.loop(0.1) != MQTTErrorCode.MQTT_ERR_SUCCESS and not (answers or refusal):
-                raise BrokerError(f"{where}: closed the connection (does it ask for TLS or a certificate?)")
-        if answers:
-            cleared = client.publish(topic, b"", 1, retain=True)
-            while not cleared.is_published() and time.monotonic() < deadline:
-                if client.loop(0.1) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                    break
-    except (OSError, ValueError) as error:
-        raise BrokerError(f"{where}: not reached ({error})") from error
-    finally:
-        client.disconnect()
-    if answers:
-        return answers[0]
-    why = (
-        refusal[0]
-        if refusal
-        else f"no answer of the agent in {timeout:g} s; does it run, with control.enabled?"
-    )
-    raise BrokerError(f"{where}: {why}")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from edge_agent.contract.types import Rows
+from edge_agent.contract.types import Bool, Float64, Rows
 
 TOO_LARGE = 1e15
 """Beyond this a float32 has no fraction left and squares of it overflow; the history reader draws the same line."""
@@ -30,13 +30,15 @@ class QualityGate:
             now: the agent's clock, seconds since the epoch; infinite in replay, where no time is in the future.
         """
         values = rows.values
+        if (np.abs(values) <= TOO_LARGE).all() and _timely(rows.time, now + self.max_future_seconds).all():
+            return rows
         infinite = np.isinf(values)
         large = ~infinite & (np.abs(values) > TOO_LARGE)
         if infinite.any() or large.any():
             self._count("infinite", infinite)
             self._count("too_large", large)
             values = np.where(infinite | large, np.float32(np.nan), values)
-        timely = np.isfinite(rows.time) & (rows.time <= now + self.max_future_seconds)
+        timely = _timely(rows.time, now + self.max_future_seconds)
         known = np.isfinite(values)
         if not timely.all():
             self._count("future", known & ~timely[:, None])
@@ -45,7 +47,11 @@ class QualityGate:
             return rows
         return Rows(rows.asset[kept], rows.time[kept], values[kept])
 
-    def _count(self, reason: str, cells: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> None:
+    def _count(self, reason: str, cells: Bool) -> None:
         found = int(cells.sum())
         if found:
             self.rejected[reason] += found
+
+
+def _timely(time: Float64, latest: float) -> Bool:
+    return np.asarray(np.isfinite(time) & (time <= latest))

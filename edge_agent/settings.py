@@ -46,9 +46,10 @@ class _Section(BaseModel):
 class AgentSettings(_Section):
     """How the agent itself works."""
 
-    linger_milliseconds: float = Field(default=5.0, ge=0, le=1000)
+    linger_milliseconds: float = Field(default=0.0, ge=0, le=1000)
     max_assets: int = Field(default=1000, ge=1, le=100_000)
     inbox_messages: int = Field(default=50_000, ge=100)
+    inbox_megabytes: int = Field(default=32, ge=1)
     outbox_messages: int = Field(default=10_000, ge=10)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -101,6 +102,7 @@ class MqttSettings(_Section):
     host: str = "127.0.0.1"
     port: Port = 1883
     protocol: Literal["3.1.1", "5"] = "5"
+    reader: Literal["auto", "batched", "plain"] = "auto"
     client_id: str | None = None
     username: str | None = None
     password_file: Path | None = None

@@ -23,7 +23,7 @@ import pytest
 from edge_agent.agent import Agent, open_agent
 from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Float32
-from edge_agent.mqtt import ReceivedMessage
+from edge_agent.packets import Messages
 from edge_agent.settings import Settings
 from tests.broker import PATIENCE_SECONDS, Broker, Listener, broker
 from tests.small_bundle import SENSORS, WINDOW, make_small_bundle, normal_values
@@ -262,9 +262,9 @@ def test_events_wait_for_the_broker(bundle: Path, tmp_path: Path) -> None:
     """An event that arises while there is no broker is published when there is one."""
     late = Broker(tmp_path)
     agent = open_agent(_settings(bundle, late.port))
-    agent._process(
-        [ReceivedMessage("plant/p1", _payload(_faulty()), False, time.time(), time.monotonic(), 0, 0, 0)]
-    )
+    messages = Messages(arrival=time.time(), clock=time.monotonic())
+    messages.add(b"plant/p1", _payload(_faulty()))
+    agent._process([messages])
     thread = threading.Thread(target=agent.run)
     thread.start()
     _wait_for_metric(agent, "forewarn_outbox_pending", 2)

@@ -12,6 +12,7 @@ import pytest
 from edge_agent.agent import open_agent
 from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Float32
+from edge_agent.packets import Messages
 from tests.broker import Broker, Listener, broker
 from tests.small_bundle import normal_values
 from tests.test_agent import (
@@ -153,7 +154,9 @@ def test_readings_of_a_maintenance_raise_nothing(broker: Broker, bundle: Path, t
             assert _command(listener, "maintenance", "w1", asset="p1", until=until)["status"] == "successful"
         agent = open_agent(settings.model_copy(update={"mqtt": settings.mqtt.model_copy(update={"port": 1})}))
         agent.pipeline.gate.max_future_seconds = np.inf
-        rows = agent._intake.rows([_message("plant/p1", _timed(values, time.time() + 60))])
+        messages = Messages(arrival=time.time())
+        messages.add(b"plant/p1", _timed(values, time.time() + 60))
+        (rows,) = agent._intake.blocks([messages], 1000)
         agent._meet_new_assets()
         outcomes = agent.pipeline.feed(rows, time.time())
         assert np.nanmax(outcomes.score) > 1.0
@@ -167,12 +170,6 @@ def _timed(values: Float32, first: float) -> bytes:
         for row, (flow, pressure) in enumerate(values)
     ]
     return json.dumps(rows).encode()
-
-
-def _message(topic: str, payload: bytes) -> Any:
-    from edge_agent.mqtt import ReceivedMessage
-
-    return ReceivedMessage(topic, payload, False, time.time(), time.monotonic(), 0, 0, 0)
 
 
 def test_a_command_acts_once(broker: Broker, bundle: Path, tmp_path: Path) -> None:
@@ -198,7 +195,7 @@ def test_a_command_acts_once(broker: Broker, bundle: Path, tmp_path: Path) -> No
                 ("explode", {"asset": "p1"}, "no such command"),
                 ("mute", {"asset": "p1"}, "seconds or until"),
                 ("mark", {"alarm_id": "x", "label": "true_fault"}, "alarm 'x' is not known"),
-                ("unmute", {"asset": "p1", "time": time.time() - 4000}, "time: is 4000 s ago"),
+                ("unmute", {"asset": "p1", "time": time.time() - 4000}, "time: is 400"),
             ]
             for number, (name, fields, rule) in enumerate(refused):
                 failed = _command(listener, name, f"bad{number}", **fields)

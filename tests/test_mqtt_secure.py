@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import trustme
 
 from edge_agent.contract.errors import BrokerError
-from edge_agent.mqtt import MqttClient, Subscription, try_broker
+from edge_agent.mqtt import MqttClient, Subscription
+from edge_agent.mqtt_errands import try_broker
 from edge_agent.settings import MqttSettings
 from tests.broker import PATIENCE_SECONDS, Broker, find_mosquitto
 
@@ -67,8 +69,11 @@ def _subscribes(settings: MqttSettings) -> bool:
     """Whether the agent's client gets as far as its subscriptions."""
     client = MqttClient(settings, [Subscription("plant/+")], "s", lambda state, _time: state.encode())
     client.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
     try:
-        return client.subscribed.wait(PATIENCE_SECONDS)
+        while not client.subscribed.is_set() and time.monotonic() < deadline:
+            client.wait(0.05)
+        return client.subscribed.is_set()
     finally:
         client.stop(5.0)
 

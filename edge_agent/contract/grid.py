@@ -4,6 +4,9 @@ Tick k stands at `phase + k * interval`; a reading belongs to the nearest tick, 
 arrival) wins a cell. A tick closes when it is complete and no older one is open, when a reading more than the allowed
 lateness ahead arrives, or on `advance`. Ticks without any reading are not emitted: whoever consumes samples sees the
 jump of the tick number.
+
+Assets whose ticks come one after the other, each complete before the next begins, are the ordinary case: all their rows
+of a batch are taken at once, whether a row holds all sensors or one. The others go row by row, with the same result.
 """
 
 from dataclasses import dataclass
@@ -84,10 +87,72 @@ class Grid:
         if not len(rows):
             return Samples.empty(self.sensor_count)
         self.ensure_assets(int(rows.asset.max()) + 1)
-        closed: list[Samples] = []
-        for chosen in rounds_of(rows.asset):
-            self._push_round(rows.asset[chosen], rows.time[chosen], rows.values[chosen], now, closed)
+        asset, time, values = rows.asset, rows.time, rows.values
+        if (asset[1:] < asset[:-1]).any():
+            order = np.argsort(asset, kind="stable")
+            asset, time, values = asset[order], time[order], values[order]
+        runs = _Runs.of(asset, self.axis.tick_of(time), values)
+        in_step, samples = self._push_in_step(runs, time, values, now)
+        if in_step.all():
+            return samples
+        left = ~runs.spread(in_step)
+        asset, time, values = asset[left], time[left], values[left]
+        closed = [samples]
+        for chosen in rounds_of(asset):
+            self._push_round(asset[chosen], time[chosen], values[chosen], now, closed)
         return Samples.concatenate(closed, self.sensor_count)
+
+    def _push_in_step(
+        self, runs: "_Runs", time: Float64, values: Float32, now: float
+    ) -> tuple[Bool, Samples]:
+        """Take in all rows of the assets whose ticks come one after the other.
+
+        Returns:
+            Which assets of `runs` these are, and the samples that they close.
+        """
+        first, asset = runs.first, runs.asset[runs.first]
+        head = self._head[asset]
+        head = np.where(head == UNSET, runs.tick[first], head)
+        slot = head % self.slots
+        held = self._values[asset, slot]
+        begun = np.isfinite(held)
+        cells, finite = runs.values, runs.finite
+        in_step = (runs.tick[first] == head) & (self._newest[asset] <= head)
+        if begun.any():
+            in_step &= ~(begun & finite[first]).any(axis=1)
+            cells, finite = cells.copy(), finite.copy()
+            cells[first] = np.where(begun, held, cells[first])
+            finite[first] |= begun
+        complete: Bool = np.asarray(finite.all(axis=1))
+        orderly = runs.orderly & (complete | runs.is_last)
+        if not orderly.all():
+            in_step &= np.logical_and.reduceat(orderly, first)
+        if not in_step.any():
+            return in_step, Samples.empty(self.sensor_count)
+        self._settle_in_step(runs, in_step, complete, slot, now)
+        taken = complete if in_step.all() else complete & in_step[runs.group]
+        open_runs = ~complete & in_step[runs.group]
+        if open_runs.any():
+            row, column = np.nonzero(np.isfinite(values) & open_runs[runs.of_row][:, None])
+            run = runs.of_row[row]
+            place = runs.asset[run], runs.tick[run] % self.slots, column
+            self._values[place], self._stamp[place] = values[row, column], time[row]
+        if taken.all():
+            return in_step, Samples(runs.asset, runs.tick, cells)
+        return in_step, Samples(runs.asset[taken], runs.tick[taken], cells[taken])
+
+    def _settle_in_step(self, runs: "_Runs", in_step: Bool, complete: Bool, slot: Int64, now: float) -> None:
+        """Note where the assets in step are now: at the tick after their last complete one."""
+        first, last, slot = runs.first[in_step], runs.last[in_step], slot[in_step]
+        asset, tick, whole = runs.asset[first], runs.tick[last], complete[last]
+        self._head[asset], self._newest[asset] = tick + whole, tick
+        closed = complete[first]
+        self._values[asset[closed], slot[closed]] = np.nan
+        self._stamp[asset[closed], slot[closed]] = -np.inf
+        self._opened[asset[closed], slot[closed]] = np.inf
+        if not whole.all():
+            waits = asset[~whole], tick[~whole] % self.slots
+            self._opened[waits] = np.minimum(self._opened[waits], min(now, _LATEST))
 
     def advance(self, now: float) -> Samples:
         """Close the ticks whose first reading arrived longer ago than an interval and the allowed lateness."""
@@ -167,6 +232,64 @@ class Grid:
         self._stamp[asset, slot] = -np.inf
         self._opened[asset, slot] = np.inf
         self._head[asset] = head + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Rows in the order of their assets, those of one asset and tick that follow each other as one run.
+
+    Attributes:
+        asset, tick: (m,) of each run.
+        values: (m, F) the cells of its rows together.
+        finite: (m, F) which of them hold a reading.
+        orderly: (m,) whether it holds a reading, none for a cell twice, and is of the tick after the run before it.
+        first, last: (g,) the first and last run of each asset.
+        is_last: (m,) whether it is the last one of its asset.
+        group: (m,) which asset it is of, as a position in `first`.
+        of_row: (n,) the run of each row.
+    """
+
+    asset: Int64
+    tick: Int64
+    values: Float32
+    finite: Bool
+    orderly: Bool
+    first: Int64
+    last: Int64
+    is_last: Bool
+    group: Int64
+    of_row: Int64
+
+    @staticmethod
+    def of(asset: Int64, tick: Int64, values: Float32) -> "_Runs":
+        """Find the runs of rows (n,), (n,), (n, F)."""
+        count = len(asset)
+        begins = np.ones(count, np.bool_)
+        np.logical_or(asset[1:] != asset[:-1], tick[1:] != tick[:-1], out=begins[1:])
+        finite = np.isfinite(values)
+        of_row = np.arange(count)
+        orderly: Bool = np.asarray(finite.any(axis=1))
+        if not begins.all():
+            of_row = np.cumsum(begins) - 1
+            starts = np.flatnonzero(begins)
+            orderly = np.logical_and.reduceat(orderly, starts)
+            orderly &= (np.add.reduceat(finite, starts, axis=0, dtype=np.int64) <= 1).all(axis=1)
+            asset, tick = asset[starts], tick[starts]
+            values = np.fmax.reduceat(values, starts, axis=0)
+            finite = np.isfinite(values)
+        is_first = np.ones(len(asset), np.bool_)
+        is_first[1:] = asset[1:] != asset[:-1]
+        is_last = np.ones(len(asset), np.bool_)
+        is_last[:-1] = is_first[1:]
+        orderly[1:] &= is_first[1:] | (tick[1:] == tick[:-1] + 1)
+        first, last = np.flatnonzero(is_first), np.flatnonzero(is_last)
+        return _Runs(
+            asset, tick, values, finite, orderly, first, last, is_last, np.cumsum(is_first) - 1, of_row
+        )
+
+    def spread(self, of_asset: Bool) -> Bool:
+        """Return for each row what holds for its asset."""
+        return np.asarray(of_asset[self.group[self.of_row]])
 
 
 def rounds_of(asset: Int64) -> list[Int64]:
