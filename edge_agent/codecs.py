@@ -141,8 +141,9 @@ class JsonDecoder:
     """
 
     def __init__(self, sensors: Sequence[str] | Mapping[str, int], fmt: PayloadFormat | None = None) -> None:
-        known = isinstance(sensors, Mapping)
-        self._position = sensors if known else {name: index for index, name in enumerate(sensors)}
+        if not isinstance(sensors, Mapping):
+            sensors = {name: index for index, name in enumerate(sensors)}
+        self._position = sensors
         self._format = fmt or PayloadFormat()
 
     def decode(self, payload: bytes, arrival: float, sensor: str | None = None) -> Decoded:

@@ -43,7 +43,7 @@ class Registry(Protocol):
         """Return the names of the columns of a row."""
 
     def asset_row(self, asset: str) -> int:
-        """Return the row of an asset, a new one if it was never seen; raises ConfigurationError if they are too many."""
+        """Return the row of an asset, a new one if it was never seen; ConfigurationError if they are too many."""
 
 
 @dataclass(frozen=True, slots=True)

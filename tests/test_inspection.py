@@ -26,10 +26,10 @@ def _sound(seed: int = 0) -> Float32:
     return np.asarray(np.array([40.0, 6.0, 60.0]) + slow + 0.2 * rng.normal(size=(ROWS, 3)), np.float32)
 
 
-def _cleaned(values: Float32, names: tuple[str, ...] = SENSORS, **counted: int) -> Cleaned:
-    constant = tuple(name for name, column in zip(names, values.T, strict=True) if np.nanstd(column) == 0)
+def _cleaned(values: Float32, counted: dict[str, int] | None = None) -> Cleaned:
+    constant = tuple(name for name, column in zip(SENSORS, values.T, strict=True) if np.nanstd(column) == 0)
     series = (Series("asset", np.arange(len(values)), values, None),)
-    return Cleaned(names, 60.0, 0.0, series, dict(counted), (), constant, len(values))
+    return Cleaned(SENSORS, 60.0, 0.0, series, counted or {}, (), constant, len(values))
 
 
 def _found(change: Callable[[Float32], object]) -> DataReport:
@@ -101,8 +101,8 @@ def test_a_valve_may_stand_at_its_ends() -> None:
 )
 def test_a_clock_that_is_odd_is_told(kind: str, text: str) -> None:
     """What cleaning counted of the times is a warning where it is more than a few rows."""
-    assert text in inspect(_cleaned(_sound(), **{kind: ROWS // 10})).warnings[0]
-    assert inspect(_cleaned(_sound(), **{kind: ROWS // 100})).warnings == ()
+    assert text in inspect(_cleaned(_sound(), {kind: ROWS // 10})).warnings[0]
+    assert inspect(_cleaned(_sound(), {kind: ROWS // 100})).warnings == ()
 
 
 def test_correlations_are_those_of_the_rows_that_have_both() -> None:

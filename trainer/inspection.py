@@ -279,10 +279,10 @@ def _level_warnings(cleaned: Cleaned, columns: Sequence[Float32], name: str) -> 
                 return [f"two units? {told}"]
     for asset, series in enumerate(cleaned.series):
         mine = np.array([place for place, (of, _) in enumerate(starts) if of == asset], np.int64)
-        at = _step(middles[mine], spreads[mine])
-        if at is not None:
-            when = float(axis.time_of(series.ticks[[starts[mine[at]][1]]])[0])
-            before, after = np.median(middles[mine[:at]]), np.median(middles[mine[at:]])
+        begin = _step(middles[mine], spreads[mine])
+        if begin is not None:
+            when = float(axis.time_of(series.ticks[[starts[mine[begin]][1]]])[0])
+            before, after = np.median(middles[mine[:begin]]), np.median(middles[mine[begin:]])
             where = f" of {series.asset}" if len(cleaned.series) > 1 else ""
             return [f"level{where} steps from {before:.4g} to {after:.4g} at about {_moment(when)} and stays"]
     return []
@@ -334,8 +334,10 @@ def _correlations(names: Sequence[str], sampled: Float32) -> list[tuple[str, str
         r = (z.T @ z) / (square * square.T)
     both = known.T.astype(np.float64) @ known
     usable = np.isfinite(r) & (both >= LEAST_BLOCK)
-    first, second = np.nonzero(np.triu(usable, 1))
-    pairs = [(names[a], names[b], float(np.clip(r[a, b], -1, 1))) for a, b in zip(first, second, strict=True)]
+    pairs = [
+        (names[a], names[b], float(np.clip(r[a, b], -1.0, 1.0)))
+        for a, b in np.argwhere(np.triu(usable, 1)).tolist()
+    ]
     return sorted(pairs, key=lambda pair: -abs(pair[2]))
 
 
