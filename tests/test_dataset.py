@@ -1,4 +1,6 @@
-"""Laws of what the forecaster is fitted on: fillings of missing cells, context, and rows that are no target."""
+"""Laws of what the forecaster is fitted on: fillings of missing cells, context, rows that are no target, memory."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -121,3 +123,25 @@ def test_parts_keep_their_context() -> None:
     again = Segments.concatenate([whole.rows(0, 70), whole.rows(70, 200)])
     np.testing.assert_array_equal(again.context, whole.context)
     np.testing.assert_array_equal(again.resting, resting)
+
+
+@pytest.mark.parametrize("length", [30, 3000])
+def test_memory_is_that_of_the_history_and_one_batch(length: int) -> None:
+    """However long the windows and however many there are, a batch takes a few times its own size, and no more."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(100_000, 5)).astype(np.float32)
+    values[rng.random(values.shape) < 0.01] = MISSING
+    layout = InputLayout(("a", "b", "c", "d", "e"), ("e",), ("hour_sin", "hour_cos"), Axis(60.0))
+    tracemalloc.start()
+    try:
+        segments = build_segments(np.arange(100_000), values, np.zeros(5), np.ones(5), 60, layout)
+        assert tracemalloc.get_traced_memory()[1] <= 4 * values.nbytes
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        source = SubSequences(segments, length, 1)
+        batch = source.inputs(np.arange(0, 64 * 500, 500))
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert batch.shape == (64, length, 11)
+    assert peak <= 4 * batch.nbytes + 100_000

@@ -14,6 +14,7 @@ from edge_agent.contract.grid import Axis
 from edge_agent.contract.types import Bool, Float32, Int64
 
 KINDS = ("sensor", "missing", "exogenous", "calendar")
+_BLOCK = 1 << 14
 
 
 class InputLayout:
@@ -85,10 +86,14 @@ class InputLayout:
             held: (n, F) scaled, no cell missing.
             tick: (n,) of the samples.
         """
-        parts = [held[:, self.exogenous]]
-        if self.calendar:
-            parts.append(calendar_values(self.calendar, self._axis.time_of(tick), self._zone))
-        return np.concatenate(parts, axis=1)
+        context = np.empty((len(held), self.context_width), np.float32)
+        told = len(self.exogenous)
+        context[:, :told] = held[:, self.exogenous]
+        # In blocks: the float64 times of a whole history would be larger than the history.
+        for at in range(0, len(tick) if self.calendar else 0, _BLOCK):
+            time = self._axis.time_of(tick[at : at + _BLOCK])
+            context[at : at + _BLOCK, told:] = calendar_values(self.calendar, time, self._zone)
+        return context
 
     def rows(self, filled: Float32, present: Bool, tick: Int64) -> Float32:
         """Return (B, I) inputs of the forecaster.
