@@ -38,13 +38,11 @@ from edge_agent.web import Pages, WebServer
 
 log = logging.getLogger(__name__)
 
-# One turn of the main loop: so much is decoded, and so many rows are scored in one call.
+# One turn of the main loop: so much is decoded, and so many rows are scored in one call. The connection is not looked
+# after during a call; with one asset, which is the slowest, it takes a second or two.
 _TURN_MESSAGES = 4096
 _TURN_BYTES = 1 << 20
 _MOST_ROWS = 4096
-_FEWEST_ROWS = 64
-# The connection is not looked after during a call; a slower device gets smaller ones.
-_LONGEST_CALL_SECONDS = 0.5
 _LONGEST_TICK_SECONDS = 1.0
 _SILENT_SECONDS = 30.0
 _FAREWELL_SECONDS = 5.0
@@ -87,7 +85,6 @@ class Agent:
         own = (self._alarm_prefix, self._topics.commands)
         self._intake = Intake(settings.mqtt.inputs, self.pipeline, self.tally, own)
         self._linger = Linger(settings.agent.linger_milliseconds / 1000)
-        self._rows_at_once = _MOST_ROWS
         self._writer = EventWriter(self.bundle)
         self._outbox = Outbox(settings.agent.outbox_messages)
         self._feedback_file = feedback_file(settings)
@@ -236,7 +233,7 @@ class Agent:
     def _wait_for_more(self) -> None:
         """Wait for more messages where that pays, so that they are scored together."""
         before = self._client.waiting
-        if 0 < before < self._rows_at_once and self._linger.pays():
+        if 0 < before < _MOST_ROWS and self._linger.pays():
             self._client.pause(self._linger.seconds)
             self._linger.learn(self._client.waiting - before)
 
@@ -264,9 +261,9 @@ class Agent:
         if not batch:
             return
         scored = False
-        for rows in self._intake.blocks(batch, self._rows_at_once):
+        for rows in self._intake.blocks(batch, _MOST_ROWS):
             scored |= self._feed(rows, batch[-1].arrival)
-            if len(rows) == self._rows_at_once:
+            if len(rows) == _MOST_ROWS:
                 # There may be many more: neither the broker nor the watchdog waits for the last of them.
                 self._client.wait(0.0)
                 self._tick_if_due()
@@ -285,22 +282,14 @@ class Agent:
 
     def _feed(self, rows: Rows, arrival: float) -> bool:
         """Score rows; returns whether one of them led to a score."""
-        begun, now = time.monotonic(), time.time()
+        now = time.time()
         self._meet_new_assets()
         self.tally.last_reading = arrival
         self._board.take_rows(rows, now)
         outcomes = self.pipeline.feed(rows, now)
         if len(outcomes):
             self._publish(outcomes)
-        self._adjust_rows(len(rows), time.monotonic() - begun)
         return bool(np.isfinite(outcomes.score).any())
-
-    def _adjust_rows(self, rows: int, seconds: float) -> None:
-        """Score fewer rows at once where a call takes too long for the connection, and more where it does not."""
-        if seconds > _LONGEST_CALL_SECONDS:
-            self._rows_at_once = max(self._rows_at_once // 2, _FEWEST_ROWS)
-        elif rows == self._rows_at_once and seconds < _LONGEST_CALL_SECONDS / 4:
-            self._rows_at_once = min(2 * self._rows_at_once, _MOST_ROWS)
 
     def _meet_new_assets(self) -> None:
         """Tell the detector of the maintenance that is in force for assets that were just heard of."""

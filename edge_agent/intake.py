@@ -232,7 +232,7 @@ class Intake:
     def _look(self, topic: bytes, payload: bytes, head: int) -> _Route | None:
         """Return the route of a message that is not known or is retained; None where it holds no readings to use."""
         name = topic.decode(errors="replace")
-        if name.startswith(self._own) and self._own:
+        if name.startswith(self._own):
             self.own.append(OwnMessage(name, payload, bool(head & 1)))
             self._tally.messages -= 1
             return None
@@ -242,7 +242,7 @@ class Intake:
             if len(self._routes) + len(self._astray) >= _MOST_ROUTES:
                 self._routes.clear()
                 self._astray.clear()
-            found = self._find(name)
+            found = "unknown_topic" if "\ufffd" in name else self._find(name)
             if isinstance(found, _Route):
                 self._routes[topic] = found
                 return found

@@ -1,8 +1,10 @@
 """Laws of the streaming grid."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -117,6 +119,65 @@ def test_ticks_ascend_and_no_reading_is_lost_silently(
     samples = _through(grid, _cut(rows, cuts))
     assert (np.diff(samples.tick) > 0).all()
     assert len(samples) + grid.late + grid.duplicate == len(times)
+
+
+class _RowByRow(Grid):
+    """A grid without its way for the ordinary case."""
+
+    def _push_in_step(self, runs: Any, time: Any, values: Any, now: float) -> tuple[Any, Samples]:
+        return np.zeros(len(runs.first), np.bool_), Samples.empty(self.sensor_count)
+
+
+@st.composite
+def _streams(draw: st.DrawFn) -> Rows:
+    """Draw rows of two assets that are mostly in step: whole or in pieces, now and then late, twice, or far ahead."""
+    rows: list[tuple[int, float, list[float]]] = []
+    tick = [draw(st.integers(0, 3)), draw(st.integers(0, 3))]
+    for _ in range(draw(st.integers(1, 25))):
+        asset = draw(st.integers(0, 1))
+        step = draw(st.sampled_from((0, 0, 0, 1, 1, 1, 1, 1, 2, 7, -1)))
+        tick[asset] += step
+        shift = draw(st.sampled_from((0.0, 0.0, 0.1, -0.1)))
+        kind = draw(st.sampled_from(("whole", "whole", "left", "right", "none")))
+        number = float(len(rows))
+        cells = {
+            "whole": [number, -number],
+            "left": [number, NAN],
+            "right": [NAN, number],
+            "none": [NAN, NAN],
+        }[kind]
+        rows.append((asset, tick[asset] + shift, cells))
+    return _rows(rows)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=_streams(), lateness=LATENESS, cuts=st.lists(st.integers(0, 25), max_size=6))
+def test_batches_are_taken_as_row_by_row(rows: Rows, lateness: int, cuts: list[int]) -> None:
+    """The way for ordinary batches gives the samples, the counts and the state of the way row by row."""
+    fast, slow = _grid(2, lateness), _RowByRow(Axis(1.0), 2, lateness)
+    for now, batch in enumerate(_cut(rows, cuts)):
+        found, wanted = fast.push(batch, float(now)), slow.push(batch, float(now))
+        for asset in range(2):
+            for one, other in zip(_of_asset(found, asset), _of_asset(wanted, asset), strict=True):
+                np.testing.assert_array_equal(one, other)
+        for name, state in vars(slow).items():
+            np.testing.assert_array_equal(getattr(fast, name), state, name)
+
+
+def test_complete_rows_in_order_take_the_ordinary_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither many whole rows of one asset nor one reading a row goes row by row."""
+    monkeypatch.setattr(Grid, "_push_round", None)
+    grid = _grid(2)
+    whole = _rows([(asset, float(tick), [1.0, 2.0]) for tick in range(5) for asset in range(3)])
+    assert len(grid.push(whole, 0.0)) == 15
+    pieces = [
+        (asset, tick + 0.1 * i, [3.0, NAN] if i else [NAN, 4.0])
+        for tick in (5, 6, 7)
+        for i in (0, 1)
+        for asset in (2, 1)
+    ]
+    samples = [len(grid.push(part, 0.0)) for part in _cut(_rows(pieces), [3, 8])]
+    assert samples == [1, 3, 2]
 
 
 @settings(max_examples=60, deadline=None)

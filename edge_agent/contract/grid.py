@@ -88,10 +88,14 @@ class Grid:
             return Samples.empty(self.sensor_count)
         self.ensure_assets(int(rows.asset.max()) + 1)
         asset, time, values = rows.asset, rows.time, rows.values
-        if (asset[1:] < asset[:-1]).any():
+        if len(asset) > 1 and (asset[1:] < asset[:-1]).any():
             order = np.argsort(asset, kind="stable")
             asset, time, values = asset[order], time[order], values[order]
-        runs = _Runs.of(asset, self.axis.tick_of(time), values)
+        tick = self.axis.tick_of(time)
+        if self._is_next(asset, tick, values):
+            self._head[asset], self._newest[asset] = tick + 1, tick
+            return Samples(asset, tick, values)
+        runs = _Runs.of(asset, tick, values)
         in_step, samples = self._push_in_step(runs, time, values, now)
         if in_step.all():
             return samples
@@ -101,6 +105,16 @@ class Grid:
         for chosen in rounds_of(asset):
             self._push_round(asset[chosen], time[chosen], values[chosen], now, closed)
         return Samples.concatenate(closed, self.sensor_count)
+
+    def _is_next(self, asset: Int64, tick: Int64, values: Float32) -> bool:
+        """Return whether each row is the next whole sample of another asset, of which no tick is open."""
+        head = self._head[asset]
+        return bool(
+            (tick == head).all()
+            and (self._newest[asset] < head).all()
+            and (len(asset) == 1 or (asset[1:] != asset[:-1]).all())
+            and np.isfinite(values).all()
+        )
 
     def _push_in_step(
         self, runs: "_Runs", time: Float64, values: Float32, now: float
