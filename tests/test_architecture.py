@@ -21,6 +21,8 @@ DOORS = {
     "onnxruntime": "edge_agent.forecaster",
     "prometheus_client": "edge_agent.metrics",
     "polars": "edge_agent.history",
+    "line_protocol_parser": "edge_agent.history_lines",
+    "psycopg": "edge_agent.history_sql",
     "msgspec": "edge_agent.codecs",
     "tensorflow": "trainer.export",
     "keras": "trainer.backend",

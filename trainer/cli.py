@@ -19,7 +19,10 @@ from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.crossval_command import add_crossval_options, check_crossval_options, crossval_command
 from trainer.explain_command import add_explain_options, check_explain_options, explain_command
+from trainer.data_options import DATA_FLAGS, add_data_options
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
+from trainer.inspect_command import add_inspect_options, inspect_command, say_warnings
+from trainer.inspection import inspect
 from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
 from trainer.report_command import add_report_options, check_report_options, report_command
@@ -27,6 +30,7 @@ from trainer.tune_command import add_tune_options, check_tune_options, tune_comm
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
+  trainer inspect --history history.csv
   trainer fit --history history.csv --out bundle --ignore-column fault
   trainer evaluate --bundle bundle --history later.csv --label-column label --json
   trainer recalibrate --bundle bundle --history later.csv --what-if
@@ -75,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"forewarn {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_inspect(commands)
     _add_fit(commands)
     _add_crossval(commands)
     _add_tune(commands)
@@ -152,6 +157,7 @@ def _add_fit(commands: Any) -> None:
         "--settle-ticks", type=int, metavar="N", help="samples without a score after a start (default 0)"
     )
     parser.add_argument("--labels", metavar="CSV", help="what operators marked: edge-agent feedback export")
+    add_data_options(parser)
     _add_plots(parser)
 
 
@@ -168,6 +174,7 @@ _FIT_FLAGS = {
     "off_when": "--off-when",
     "settle_ticks": "--settle-ticks",
     "labels": "--labels",
+    **DATA_FLAGS,
 }
 
 
@@ -178,6 +185,7 @@ def _fit_options(options: argparse.Namespace) -> FitOptions:
     given = {key: value for key, value in flags.items() if value is not None}
     if "units" in given:
         given["units"] = _whole_numbers(given["units"])
+    given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     for key, value in given.items():
         rule = broken_rule(key, value)
         if rule:
@@ -206,6 +214,8 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     cleaned = labelled.cleaned
     for notice in labelled.notices:
         console.note(notice)
+    data = inspect(cleaned)
+    say_warnings(data, console)
     # Imported late: TensorFlow takes ten seconds that a bad file need not wait.
     from trainer.fit import fit
 
@@ -227,6 +237,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "sha256": report.bundle.sha256,
         "rows": cleaned.rows,
         "repairs": cleaned.repairs,
+        "warnings": data.all_warnings,
         "true_fault_rows": labelled.true_fault_rows,
         "false_alarm_rows": labelled.false_alarm_rows,
         **report.skill,
@@ -295,6 +306,17 @@ def _tune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     space = check_tune_options(options)
     cleaned, source = _read(options, console, options.interval)
     return tune_command(options, wanted, space, cleaned, source, console)
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        "What a history is like: gaps, frozen stretches, ranges, correlations, warnings.",
+        "trainer inspect --history history.csv",
+        inspect_command,
+    )
+    add_inspect_options(parser)
 
 
 def _add_evaluate(commands: Any) -> None:

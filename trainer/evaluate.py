@@ -50,9 +50,11 @@ class Evaluation:
         previous = np.vstack([np.full((1, self.values.shape[1]), np.nan, np.float32), self.values[:-1]])
         previous[np.flatnonzero(np.diff(self.asset, prepend=self.asset[:1]))] = np.nan
         known = np.isfinite(self.values) & np.isfinite(previous) & np.isfinite(self.forecast)
+        chosen = manifest.layout.forecast
         skill = forecast_skill(
-            self.values, self.forecast, previous, known, manifest.scaling.scale, list(manifest.sensor_names)
-        )
+            self.values[:, chosen], self.forecast[:, chosen], previous[:, chosen], known[:, chosen],
+            manifest.scaling.scale[chosen], [manifest.sensor_names[place] for place in chosen],
+        )  # fmt: skip
         figures = detection_metrics(
             self.time, self.score, self.alarm, self.labels, self.interval, asset=self.asset
         )
