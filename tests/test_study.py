@@ -18,11 +18,11 @@ SPACE: Space = {
     "units": Dimension(choices=((4,), (8, 4))),
     "epochs": Dimension(low=1, high=9, whole=True),
 }
-TRIALS = 14
+TRIALS = 7
 # The judge of the process that is killed: the third trial says that it runs, and waits for its end.
 KILLED = """
 import sys, signal
-from tests.test_study import SPACE, judge, study
+from tests.test_study import SPACE, TRIALS, judge, study
 from trainer.study import Judged
 calls = []
 def stops(parameters, report):
@@ -31,12 +31,12 @@ def stops(parameters, report):
         print("running", flush=True)
         signal.pause()
     return judge(parameters, report)
-study(sys.argv[1]).run(14, 0, SPACE, stops, lambda records: None)
+study(sys.argv[1]).run(TRIALS, 0, SPACE, stops, lambda records: None)
 """
 SHARED = """
 import sys
-from tests.test_study import SPACE, judge, study
-study(sys.argv[1]).run(14, 0, SPACE, judge, lambda records: None)
+from tests.test_study import SPACE, TRIALS, judge, study
+study(sys.argv[1]).run(TRIALS, 0, SPACE, judge, lambda records: None)
 """
 
 
@@ -108,7 +108,7 @@ def test_finished_trials_are_not_run_again(tmp_path: Path) -> None:
 
 def test_hopeless_trials_are_pruned_and_impossible_ones_told(tmp_path: Path) -> None:
     """Trials whose loss is worse than the median's end early; what a history cannot carry is kept with its reason."""
-    records = _run(tmp_path / "study.db")
+    records = _run(tmp_path / "study.db", 14)
     pruned = [one for one in records if one.state == "pruned"]
     complete = [one for one in records if one.state == "complete"]
     assert pruned

@@ -199,7 +199,8 @@ def _sensors(findings: Findings) -> list[dict[str, Any]]:
                 "residual": _picture(
                     residual_figure(found, manifest, sensor),
                     f"{spec.name}: distribution of the residuals beside a normal distribution; {figures}.",
-                    "Residuals (blue) and a normal distribution of the same middle half (dashed).",
+                    "Residuals (blue) and a normal distribution of the same middle half (dashed)."
+                    + ("" if found.labels is None else " Red: those of labelled rows."),
                 ),
             }
         )

@@ -10,7 +10,6 @@ from edge_agent.contract.errors import HistoryError, UsageError
 from trainer.cleaning import Cleaned
 from trainer.console import Console
 from trainer.fit_options import FitOptions
-from trainer.release import history_facts
 from trainer.tune_space import Space, read_space
 
 if TYPE_CHECKING:
@@ -116,6 +115,9 @@ def tune_command(
 
 def _about(cleaned: Cleaned, wanted: FitOptions, space: Space) -> dict[str, Any]:
     """Return what trials can be compared under, as a database keeps it."""
+    # Imported late: it brings ONNX Runtime, which the start of other commands need not wait for.
+    from trainer.release import history_facts
+
     plain = {key: value for key, value in _plain(wanted).items() if key not in space}
     return {
         "history": history_facts(cleaned)["data_sha256"],
