@@ -6,6 +6,7 @@ tile at once; ticks at which nothing happens are passed by together (`uneventful
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -119,7 +120,7 @@ class Judge:
         asset = np.arange(len(state.last_tick))[tile.rows]
         weighed = self._weigher.weigh(tile, asset)
         if tile.tick.shape[1] == 1:
-            self._judge_tick(state, weighed, np.arange(len(asset)), 0, verdict)
+            self._judge_tick(state, weighed, slice(None), 0, verdict)
         else:
             self._judge_ticks(state, weighed, np.arange(len(asset)), verdict)
 
@@ -135,7 +136,8 @@ class Judge:
     def outcomes(self, samples: Samples, followed: Followed, verdict: Verdict) -> Outcomes:
         """Return what is said of samples (n) when all of them are judged; events come in the order of the samples."""
         off = followed.off
-        verdict.alarm[off] = False
+        if self._bundle.manifest.off_condition is not None:
+            verdict.alarm[off] = False
         _carry(verdict.alarm, samples.asset, np.isfinite(verdict.score) | off)
         return Outcomes(
             samples.asset, samples.tick, self._axis.time_of(samples.tick), verdict.score, verdict.statistic,
@@ -173,7 +175,8 @@ class Judge:
                 verdict.score[position] = stretch.score[:, part]
                 verdict.factor[position] = stretch.factor[:, part]
                 verdict.alarm[position] = state.alarms.active[weighed.asset[places]][:, None]
-                verdict.drift[position] = state.drift.drift(weighed.asset[places])[:, None]
+                if self._drift is not None:
+                    verdict.drift[position] = state.drift.drift(weighed.asset[places])[:, None]
                 at += clear
             if clear == width:
                 ahead *= 2
@@ -182,11 +185,12 @@ class Judge:
             at, ahead = at + 1, AHEAD
 
     def _judge_tick(
-        self, state: DetectorState, weighed: Weighed, places: Int64, column: int, verdict: Verdict
+        self, state: DetectorState, weighed: Weighed, places: Places, column: int, verdict: Verdict
     ) -> None:
         """Judge one sample of each of some assets of a tile."""
         tile, asset = weighed.tile, weighed.asset[places]
-        rows, at = places_of(asset), tile.position[places, column]
+        rows = tile.rows if isinstance(places, slice) else places_of(asset)
+        at = tile.position[places, column]
         time, aspects = weighed.time[places, column], weighed.aspects[places, column]
         factor = (
             np.ones(len(asset)) if self._controller is None else self._controller.factor(state.budget, rows)
@@ -197,21 +201,24 @@ class Judge:
         heeded = score, statistic
         held = None if tile.held is None else tile.held[places]
         if held is not None and held.any():
-            self._end_for_maintenance(state, held, weighed, places, column, score, verdict)
+            self._end_for_maintenance(state, held, weighed, _numbers(places, asset), column, score, verdict)
             heeded = np.where(held, 0.0, score), np.where(held, 0.0, statistic)
         permit = self._permit(weighed, places, column)
         happened = self._follow_alarms(state, rows, time, *heeded, factor, permit)
         onset = follow_onsets(state.onsets, rows, weighed.sudden[places, column], happened.started)
         active = state.alarms.active[rows]
-        if active.any():
-            happened = self._tell_of_changes(state, happened, weighed, places, column, score, onset)
+        if np.count_nonzero(active):
+            which = _numbers(places, asset)
+            happened = self._tell_of_changes(state, happened, weighed, which, column, score, onset)
         verdict.onset[at], verdict.alarm[at] = onset, active
         if self._weigher.adapts:
             self._learn_usual(state, asset, aspects, held)
-        self._follow_drift(state, weighed, places, column, verdict)
-        verdict.drift[at] = state.drift.drift(rows)
+        if self._drift is not None:
+            self._follow_drift(state, weighed, _numbers(places, asset), column, verdict)
+            verdict.drift[at] = state.drift.drift(rows)
         if happened.any():
-            found = self._blame.events(state.alarms, happened, weighed, places, column, score, onset)
+            which = _numbers(places, asset)
+            found = self._blame.events(state.alarms, happened, weighed, which, column, score, onset)
             verdict.events += [(int(at[place]), event) for place, event in found]
 
     def _learn_usual(self, state: DetectorState, asset: Int64, aspects: Float64, held: Bool | None) -> None:
@@ -257,22 +264,24 @@ class Judge:
         )  # fmt: skip
         if self._controller is not None:
             active = state.alarms.active[rows]
-            self._controller.follow(state.budget, rows, time, happened.started, quiet & ~active)
-            if active.any():
+            alarmed = np.count_nonzero(active)
+            resting = quiet & ~active if alarmed else quiet
+            self._controller.follow(state.budget, rows, time, happened.started, resting)
+            if alarmed:
                 ratio = statistic / manifest.threshold.value
                 self._controller.let_pass(state.budget, rows, active, ratio)
         for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
             self.held_back[reason] += int(np.count_nonzero(which))
         return happened
 
-    def _permit(self, weighed: Weighed, places: Int64, column: int) -> Permit | None:
+    def _permit(self, weighed: Weighed, places: Places, column: int) -> Permit | None:
         """Return what says whether sensors deviate enough for an alarm; None where no sensor has a rule."""
         deviation, tile = self._deviation, weighed.tile
         if deviation is None:
             return None
 
         def permit(at: Int64) -> Bool:
-            rows = weighed.flat(places[at], column)
+            rows = weighed.flat(np.arange(len(weighed.asset))[places][at], column)
             averages = tile.averages.take(rows)
             present = None if tile.present is None else tile.present[rows]
             actual = self._scaling.invert(tile.scaled[rows])
@@ -285,8 +294,7 @@ class Judge:
         self, state: DetectorState, weighed: Weighed, places: Int64, column: int, verdict: Verdict
     ) -> None:
         """Follow the drift of the assets that are not in alarm."""
-        if self._drift is None:
-            return
+        assert self._drift is not None
         asset = weighed.asset[places]
         free = places[~state.alarms.active[asset]]
         if not len(free):
@@ -311,9 +319,14 @@ class Judge:
         return replace(happened, updated=updated)
 
 
+def _numbers(places: Places, asset: Int64) -> Int64:
+    """Return places (B,) of the assets (B,) as numbers."""
+    return np.arange(len(asset)) if isinstance(places, slice) else places
+
+
 def _in_order(events: list[tuple[int, Event]]) -> list[Event]:
     """Return events in the order of the positions that come with them."""
-    return [event for _, event in sorted(events, key=lambda one: one[0])]
+    return [event for _, event in sorted(events, key=itemgetter(0))]
 
 
 def _carry(alarm: Bool, asset: Int64, known: Bool) -> None:

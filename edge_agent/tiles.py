@@ -36,11 +36,14 @@ def tiles_of(asset: Int64) -> Iterator[Tile]:
         asset: (n,) row indices, in order of arrival.
     """
     count = len(asset)
-    steps = np.diff(asset)
-    if count == 1 or (steps > 0).all():
+    if count == 1:
+        yield Tile(asset, np.zeros((1, 1), np.int64))
+        return
+    steps = asset[1:] - asset[:-1]
+    if steps.min() > 0:
         yield from _cut(asset, np.arange(count)[:, None])
         return
-    if not steps.any():
+    if not np.count_nonzero(steps):
         yield from _cut(asset[:1], np.arange(count)[None])
         return
     order = np.argsort(asset, kind="stable")

@@ -72,4 +72,4 @@ class Weigher:
 
     def score(self, statistic: Float64, factor: Float64) -> Float64:
         """Return the scores of statistics, the threshold multiplied by factors of the same shape."""
-        return self._threshold.score(statistic if (factor == 1.0).all() else statistic / factor)
+        return self._threshold.score(statistic / factor if np.count_nonzero(factor != 1.0) else statistic)

@@ -370,3 +370,16 @@ def test_a_missing_sensor_keeps_what_is_known_of_it(model: ScoringModel) -> None
     scorer.follow(state, nothing, nothing, np.zeros(nothing.shape, np.bool_), np.arange(3 * BIAS_TICKS)[None])
     assert (state.bias == 0.7).all()
     assert (state.offset == 0.3).all()
+
+
+def test_a_machine_that_never_moved_is_only_range_guarded() -> None:
+    """With no sensor to judge, statistics are finite and zero, one sample or many, and the guard still speaks."""
+    judged, rest = np.zeros(WIDTH, np.bool_), np.zeros((200, WIDTH))
+    scorer = Scorer(fit_scoring(rest, rest, judged, rest[0], rest[0], SPANS))
+    for count in (1, 40):
+        state = ScoringState.zero(1, scorer.model)
+        away = np.full((1, count, WIDTH), 9.0)
+        found = scorer.follow(state, away, away, None, np.arange(count)[None])
+        statistics = scorer.statistics(found, None)
+        assert (statistics[:, :-1] == 0.0).all()
+        assert scorer.guard(found, np.ones(WIDTH, np.bool_))[-1] > 1.0

@@ -116,9 +116,14 @@ class Transitions:
     cooled: Bool
     slight: Bool
 
+    @staticmethod
+    def none(assets: int) -> "Transitions":
+        """Return that nothing happened."""
+        return Transitions(*[np.zeros(assets, np.bool_)] * 6)
+
     def any(self) -> bool:
         """Return whether there is an event at all."""
-        return bool(self.started.any() or self.updated.any() or self.ended.any())
+        return any(np.count_nonzero(which) for which in (self.started, self.updated, self.ended))
 
 
 def follow_alarms(
@@ -146,20 +151,24 @@ def follow_alarms(
         permit: asked of alarms that would open; None permits all.
     """
     over = score >= 1.0
-    active = state.active[rows].copy()
-    calm = quiet if calm is None else calm
-    rise = state.rise_time[rows]
-    rise = np.where(calm, np.nan, np.where(np.isnan(rise), time, rise))
-    quiets = (state.quiet[rows] + 1) * quiet
-    recent = ((state.recent[rows] << 1) | over) & ((1 << rules.open_window) - 1)
+    active = state.active[rows]
+    quiets = state.quiet[rows] + 1
+    quiets *= quiet
     state.quiet[rows] = quiets
+    # Where there was none, an excursion begins now: of what is no number the other is taken.
+    rise = np.fmin(state.rise_time[rows], time)
+    rise[quiet if calm is None else calm] = np.nan
+    recent = state.recent[rows] << 1
+    recent &= (1 << rules.open_window) - 1
     held_back = state.held_back[rows]
-    if held_back.any():
+    if np.count_nonzero(held_back):
         state.held_back[rows] = held_back & (quiets < rules.clear_samples)
-    if not (active | over).any():
+    if not (np.count_nonzero(active) or np.count_nonzero(over)):
         # The ordinary sample, which has to be quick.
         state.rise_time[rows], state.recent[rows] = rise, recent
-        return Transitions(*[np.zeros(len(over), np.bool_)] * 6)
+        return Transitions.none(len(over))
+    active = active.copy()
+    recent |= over
     enough = _bit_count(recent) >= rules.open_count
     wanted = ~active & over & (enough | (score >= rules.immediate_score))
     opened, merged, cooled, slight = _admit(state, rows, wanted, time, score, rules, interval, permit)

@@ -88,17 +88,18 @@ class BudgetController:
             started: (B,) whether an alarm began with the sample.
             quiet: (B,) whether the asset is out of alarm and below the clearing value.
         """
-        kept = 1.0 - (self._periods / MEMORY) * quiet
-        surplus = state.surplus[rows] * kept - self._periods * quiet
-        gain = state.gain[rows] * kept
-        if started.any():
+        leak = (self._periods / MEMORY) * quiet
+        surplus, gain = state.surplus[rows], state.gain[rows]
+        surplus = surplus - leak * (surplus + MEMORY)
+        if np.count_nonzero(gain):
+            state.gain[rows] = gain - leak * gain
+        if np.count_nonzero(started):
             counted = started & (time - state.counted_time[rows] >= self._separation)
             after = np.minimum(surplus + counted, self._highest)
-            gain = np.where(counted, after - surplus, gain)
+            state.gain[rows] = np.where(counted, after - surplus, state.gain[rows])
             state.counted_time[rows] = np.where(started, time, state.counted_time[rows])
-            surplus = after
-        state.gain[rows] = gain
-        state.surplus[rows] = np.maximum(surplus, self._lowest)
+            surplus = np.maximum(after, self._lowest)
+        state.surplus[rows] = surplus
 
     def factors_ahead(
         self, state: BudgetState, rows: Int64, ticks: int, quiet: Callable[[Float64], Bool]

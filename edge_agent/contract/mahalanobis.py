@@ -68,7 +68,7 @@ class Mahalanobis:
 
         Sensors that are not judged are missing throughout.
         """
-        count, _, width = z.shape
+        width = z.shape[2]
         result = (z.reshape(-1, width) @ self._usual).reshape(z.shape)
         if present is None:
             return result

@@ -14,11 +14,11 @@ def nearest_centre_distance(state: Float64, centres: Float64, present: Bool | No
     """Return (n,) distances of states (n, D) to the nearest of `centres` (K, D) over `present` (n, D); None is all."""
     if present is None:
         # Centres by states, not the other way round: the least of each column is found many columns at a time.
-        square = (-2.0 * centres) @ state.T
-        square += np.einsum("kd,kd->k", centres, centres)[:, None]
-        nearest = np.minimum.reduce(square, axis=0)
-        nearest += np.einsum("nd,nd->n", state, state)
-        nearest *= 1.0 / state.shape[1]
+        square = centres @ state.T
+        square -= 0.5 * np.einsum("kd,kd->k", centres, centres)[:, None]
+        nearest = np.einsum("nd,nd->n", state, state)
+        nearest -= 2.0 * np.maximum.reduce(square, axis=0)
+        nearest *= 1.0 / max(state.shape[1], 1)
         return np.sqrt(np.maximum(nearest, 0.0))
     seen = present.astype(np.float64)
     masked = state * seen

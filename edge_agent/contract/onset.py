@@ -67,10 +67,14 @@ def follow_onsets(state: OnsetState, rows: Places, log: Float64, started: Bool) 
     contrast = fast - slow
     rest = np.maximum(state.rest[rows] - 1, 0)
     low = state.low[rows]
-    onset = (contrast > RISE) & (log > 0.0) & low & (rest == 0) & ~started
+    onset = contrast > RISE
+    if np.count_nonzero(onset) or np.count_nonzero(started):
+        onset &= (log > 0.0) & low & (rest == 0) & ~started
+        low = low & ~onset
+        rest[onset | started] = REST
     state.fast[rows], state.slow[rows] = fast, slow
-    state.low[rows] = (low & ~onset) | (contrast < FALL * RISE)
-    state.rest[rows] = np.where(onset | started, REST, rest)
+    state.low[rows] = low | (contrast < FALL * RISE)
+    state.rest[rows] = rest
     return np.asarray(onset)
 
 

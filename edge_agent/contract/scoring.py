@@ -310,7 +310,7 @@ class Scorer:
     def _learn(self, state: ScoringState, stretch: Int64) -> None:
         """Let bias and offset of assets (B,) learn of the stretch that is over."""
         over = stretch != state.stretch
-        if not over.any():
+        if not np.count_nonzero(over):
             return
         lesson = self._bias_gain * state.lesson[over]
         state.bias[over] = _moved(state.bias[over], lesson[:, :1])
@@ -341,7 +341,8 @@ class Scorer:
         smoothed = averages.follow(state.level, v, present)
         missed = averages.follow(state.residual, u, present)
         self._remember_lessons(state, u, v, missed, smoothed, present, taught)
-        heard = np.minimum(state.heard[:, None] + np.arange(1, ticks + 1), WINDOW)
+        heard = state.heard[:, None] + np.arange(1, ticks + 1)
+        np.minimum(heard, WINDOW, out=heard)
         found = Averages(
             _rows(missed),
             _rows(smoothed),
@@ -383,11 +384,14 @@ class Scorer:
     def _excess(self, state: ScoringState, level: Float64, present: Bool | None) -> Float64:
         """Return (B, L, 1, F) the smoothed range excess; that of a silent sensor fades."""
         model = self.model
-        # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
-        accepted = state.bias - np.clip(state.bias, -BIAS_BOUND, BIAS_BOUND)
-        outside = range_excess(level - accepted * model.level_scale, model.low, model.high, self._margin)
-        if not (outside.any() or state.excess.any()):
+        if np.count_nonzero(np.abs(state.bias) > BIAS_BOUND):
+            # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
+            accepted = state.bias - np.clip(state.bias, -BIAS_BOUND, BIAS_BOUND)
+            level = level - accepted * model.level_scale
+        outside = (level < model.low) | (level > model.high)
+        if not (np.count_nonzero(outside) or np.count_nonzero(state.excess)):
             return np.zeros((*level.shape[:2], 1, level.shape[2]))
+        outside = range_excess(level, model.low, model.high, self._margin)
         if present is None or present.all():
             return self._guard_average.follow(state.excess, outside)
         found, excess = np.empty((*level.shape[:2], 1, level.shape[2])), state.excess
@@ -464,7 +468,7 @@ class Scorer:
         found = np.full(len(state.heard), np.nan)
         if len(shapes.sensors):
             full = state.heard >= WINDOW
-            some: Places = slice(None) if full.all() else np.flatnonzero(full)
+            some: Places = slice(None) if np.count_nonzero(full) == len(full) else np.flatnonzero(full)
             seen = None if present is None else present[some][:, shapes.sensors]
             found[some] = shape_statistic(shapes, state.window[some], seen)
         return found
@@ -514,8 +518,10 @@ class Scorer:
 
         1 is one margin outside of what was seen. Without the guard all are 0.
         """
-        guarded = guarded & self.model.fusion.range_guard
-        return np.asarray(np.where(guarded, state.excess[:, 0], 0.0).max(axis=1))
+        excess = state.excess[:, 0]
+        if not (self.model.fusion.range_guard and np.count_nonzero(excess)):
+            return np.zeros(len(excess))
+        return np.asarray(np.where(guarded, excess, 0.0).max(axis=1))
 
     def shares(self, state: Averages, present: Bool | None) -> Float64:
         """Return (n, F) how much each sensor contributes, of those that are `present` (n, F); rows sum to 1."""

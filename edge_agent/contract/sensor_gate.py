@@ -50,7 +50,6 @@ LEAST_UPDATE_TICKS, MOST_UPDATE_TICKS = 5, 60
 _MANY = 100
 _AHEAD = 16
 """Ticks that are looked at together after one that needed a closer look; the next will often need it too."""
-_NO_HOLD: Int32 = np.ones((1, 1, 1), np.int32)
 FOUND = ("stale", "silent", "frozen", "out_of_range", "unit_jump", "spiking", "impossible", "spike", "gap")
 """What is counted: the first six as often as they begin, then impossible readings, spikes, and gaps in the ticks."""
 
@@ -97,11 +96,11 @@ class _Glance:
     """The ordinary look at L samples of each of B assets, true up to each asset's first that needs another.
 
     Attributes:
-        hold: (B, L, F) equal readings in a row, or all 1.
+        hold: (B, L, F) equal readings in a row; None is 1 of each.
         odd: (B, L) which samples need a closer look.
     """
 
-    hold: Int32
+    hold: Int32 | None
     odd: Bool
 
 
@@ -141,13 +140,17 @@ class SensorGate:
         scaling = manifest.scaling
         self._minimum = scaling.minimum.astype(np.float32)
         self._maximum = scaling.maximum.astype(np.float32)
-        self._low, self._high = possible_range(scaling.minimum, scaling.maximum, scaling.constant)
+        # Nobody measures a command: it may stay away, and stay where it is, for as long as it likes.
+        exogenous = manifest.layout.is_exogenous
+        unknown = scaling.constant | exogenous
+        self._low, self._high = possible_range(scaling.minimum, scaling.maximum, unknown)
         configure_range(self._low, self._high, manifest.sensor_names, rules.ranges)
         self._silence = silence_limit(self._axis.interval, rules.stale_ticks, rules.stale_seconds)
         self._stale = stale_limits([one.longest_absence for one in self._sensors], self._silence)
+        self._stale[exogenous] = np.iinfo(self._stale.dtype).max
         self._hold = hold_limits([one.longest_hold for one in self._sensors])
         self._leap = leap_limits([one.largest_step for one in self._sensors])
-        span = np.where(scaling.constant, 0.0, scaling.maximum - scaling.minimum)
+        span = np.where(unknown, 0.0, scaling.maximum - scaling.minimum)
         self._spike = spike_limits([one.usual_spike for one in self._sensors], span)
         self._witnessed = witnessed(self._spike, np.asarray(span, np.float64))
         self._odd_step = np.minimum(self._leap, self._spike)
@@ -166,16 +169,17 @@ class SensorGate:
             values: (B, L, F) engineering units; NaN where missing.
         """
         glance = self._glance(state, rows, tick, values)
-        if not glance.odd.any():
+        odd = glance.odd
+        if not np.count_nonzero(odd):
             self._pass(state, rows, tick, values, glance)
             return Passed(values, values)
         passed = Passed(values.copy(), values.copy(), np.zeros(values.shape, np.bool_))
         assets = np.arange(len(state.last_tick))[rows]
-        odd = glance.odd.any(axis=1)
+        odd = odd.any(axis=1)
         plain = np.flatnonzero(~odd)
         if len(plain):
-            calm = _Glance(glance.hold[plain], glance.odd[plain])
-            self._pass(state, assets[plain], tick[plain], values[plain], calm)
+            hold = glance.hold if glance.hold is None else glance.hold[plain]
+            self._pass(state, assets[plain], tick[plain], values[plain], _Glance(hold, glance.odd[plain]))
         self._check_closely(state, assets, np.flatnonzero(odd), tick, values, passed)
         return passed
 
@@ -190,7 +194,8 @@ class SensorGate:
             glance = self._glance(state, rows, ticks[:, part], readings[:, part])
             clear = _leading(~glance.odd.any(axis=0))
             if clear:
-                part, calm = slice(at, at + clear), _Glance(glance.hold[:, :clear], glance.odd[:, :clear])
+                part, hold = slice(at, at + clear), glance.hold
+                calm = _Glance(hold if hold is None else hold[:, :clear], glance.odd[:, :clear])
                 self._pass(state, rows, ticks[:, part], readings[:, part], calm)
                 at += clear
             if clear == glance.odd.shape[1]:
@@ -221,26 +226,28 @@ class SensorGate:
     def _glance(self, state: QualityState, rows: Places, tick: Int64, values: Float32) -> _Glance:
         """Look quickly: all there, all in range, no leap, no long hold, no tick left out, nothing pending."""
         held = state.value[rows][:, None]
-        before = held if values.shape[1] == 1 else np.concatenate([held, values[:, :-1]], axis=1)
-        step = values - before
-        same = step == 0.0
+        step = values - (held if values.shape[1] == 1 else np.concatenate([held, values[:, :-1]], axis=1))
+        hold = None
         # A comparison with what is no number is never true, so that this one finds what is missing as well.
-        ordinary = (np.abs(step, out=step) <= self._odd_step) & (values >= self._low) & (values <= self._high)
-        if same.any():
-            hold = _holds(state.hold[rows], same)
+        size = np.abs(step)
+        ordinary = size <= self._odd_step
+        ordinary &= values >= self._low
+        ordinary &= values <= self._high
+        if np.count_nonzero(step) < step.size:
+            hold = _holds(state.hold[rows], step == 0.0)
             ordinary &= hold <= self._hold
-        else:
-            hold = _NO_HOLD
-        odd = ~ordinary.all(axis=2)
-        odd[:, 0] |= state.watched[rows] | (tick[:, 0] - state.last_tick[rows] != 1)
+        odd = tick[:, :1] - state.last_tick[rows][:, None] != 1
+        odd |= state.watched[rows][:, None]
         if tick.shape[1] > 1:
-            odd[:, 1:] |= tick[:, 1:] - tick[:, :-1] != 1
-        return _Glance(np.broadcast_to(hold, values.shape), odd)
+            odd = np.concatenate([odd, tick[:, 1:] - tick[:, :-1] != 1], axis=1)
+        if np.count_nonzero(ordinary) < ordinary.size:
+            odd |= ~ordinary.all(axis=2)
+        return _Glance(hold, odd)
 
     def _pass(self, state: QualityState, rows: Places, tick: Int64, values: Float32, glance: _Glance) -> None:
         """Remember ordinary samples."""
-        state.value[rows], state.hold[rows] = values[:, -1], glance.hold[:, -1]
-        state.last_tick[rows] = tick[:, -1]
+        state.value[rows], state.last_tick[rows] = values[:, -1], tick[:, -1]
+        state.hold[rows] = 1 if glance.hold is None else glance.hold[:, -1]
 
     def hear(self, state: QualityState, rows: Int64, now: float) -> None:
         """Note that readings of some assets arrived at `now`, on the clock that `advance` is called with."""

@@ -47,11 +47,11 @@ def variance_statistic(model: VarianceModel, square: Float64, judged: Bool) -> F
     parts = np.maximum(square, LEAST_SQUARE, dtype=np.float32, casting="same_kind").reshape(len(square), -1)
     np.log(parts, out=parts)
     parts -= model.centre.reshape(-1)
-    parts *= 1.0 / model.scale.reshape(-1)
+    parts /= model.scale.reshape(-1)
     np.minimum(np.abs(parts, out=parts), BOUND, out=parts)
     parts *= parts
     if judged.ndim == 1:
-        found = parts.reshape(square.shape) @ (judged / max(int(judged.sum()), 1))
+        found = parts.reshape(square.shape) @ (judged / max(np.count_nonzero(judged), 1))
         return np.sqrt(found, out=found)
     total = (parts.reshape(square.shape) * judged[:, None, :]).sum(axis=2, dtype=np.float64)
     return np.asarray(np.sqrt(total / np.maximum(judged.sum(axis=1), 1)[:, None]))
