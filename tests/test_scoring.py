@@ -311,6 +311,17 @@ def test_a_forecast_that_is_slowly_off_is_corrected(model: ScoringModel) -> None
     np.testing.assert_allclose(offset[:, 1:], 0.0, atol=1e-6)
 
 
+def test_a_sensor_alone_has_no_offset(model: ScoringModel) -> None:
+    """What is forecast from itself alone is not corrected; its level's bias is learnt as ever."""
+    alone = replace(model, judged=np.arange(WIDTH) == 0)
+    scorer, state = Scorer(alone), ScoringState.zero(1, alone)
+    off = np.tile(model.residual_centre + 0.3 * model.residual_scale, (1, 5 * BIAS_TICKS, 1))
+    level = np.tile(model.level_centre + 0.3 * model.level_scale, (1, 5 * BIAS_TICKS, 1))
+    scorer.follow(state, off, level, None, np.arange(5 * BIAS_TICKS)[None])
+    assert not state.offset.any()
+    assert state.bias[0, 0, 0] > 0.1
+
+
 def test_an_error_that_a_stretch_begins_with_is_corrected_in_the_end(model: ScoringModel) -> None:
     """A constant error within twice the residuals' deviation is learnt, beyond the gate slowly at first."""
     offset = _offset(model, np.full(100 * BIAS_TICKS, 1.5))[:, 0]

@@ -250,7 +250,9 @@ class Scorer:
         self.model = model
         self._deviation = deviation(model.spans)[None, :, None]
         self._per_deviation = 1.0 / deviation(model.spans)
-        self._bias_gain = _bias_gain(max(model.spans))
+        # Sensors wander apart from each other: one that is forecast from itself alone is followed by its forecast.
+        learns = np.array([[1.0], [np.count_nonzero(model.judged) > 1]])
+        self._bias_gain = _bias_gain(max(model.spans)) * learns
         self._offset_gate = OFFSET_GATE * float(deviation([max(model.spans)])[0])
         self._margin = range_margin(model.low, model.high)
         self._residual = Mahalanobis(model.residual_correlation, model.judged)
