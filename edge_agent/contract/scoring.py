@@ -390,8 +390,8 @@ class Scorer:
             # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
             accepted = state.bias - np.clip(state.bias, -BIAS_BOUND, BIAS_BOUND)
             level = level - accepted * model.level_scale
-        outside = (level < model.low) | (level > model.high)
-        if not (np.count_nonzero(outside) or np.count_nonzero(state.excess)):
+        left = (level < model.low) | (level > model.high)
+        if not (np.count_nonzero(left) or np.count_nonzero(state.excess)):
             return np.zeros((*level.shape[:2], 1, level.shape[2]))
         outside = range_excess(level, model.low, model.high, self._margin)
         if present is None or present.all():
