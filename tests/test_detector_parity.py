@@ -1,6 +1,7 @@
 """The law of the hot path: however a stream is cut into calls, all that is said and remembered is the same."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,7 @@ def _opened(bundle: Bundle, situation: dict[str, Any], mode: str) -> Detector:
 
 def _fed(detector: Detector, samples: Samples, cuts: list[int]) -> list[Outcomes]:
     bounds = sorted({0, len(samples), *(cut for cut in cuts if cut < len(samples))})
-    return [
-        detector.process(pick(samples, slice(first, end)))
-        for first, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [detector.process(pick(samples, slice(first, end))) for first, end in pairwise(bounds)]
 
 
 def _assert_same(found: list[Outcomes], expected: list[Outcomes]) -> None:
@@ -144,9 +142,7 @@ def _assert_remembered(found: Detector, expected: Detector) -> None:
 
 @pytest.mark.parametrize("mode", ["step", "window"])
 @settings(max_examples=12, deadline=None)
-@given(
-    samples=_streams(), situation=_situations(), cuts=st.lists(st.integers(1, ASSETS * COUNT), max_size=6)
-)
+@given(samples=_streams(), situation=_situations(), cuts=st.lists(st.integers(1, ASSETS * COUNT), max_size=6))
 def test_a_stream_cut_anywhere_is_one_by_one(
     mode: str, samples: Samples, situation: dict[str, Any], cuts: list[int]
 ) -> None:

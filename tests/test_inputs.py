@@ -97,7 +97,7 @@ class _Reading(Forecaster):
         super().__init__(bundle.directory, "step", bundle.manifest.state_size)
         self.read: list[Float32] = []
 
-    def advance(self, inputs: Float32, state: Float32) -> tuple[Float32, Float32]:
+    def advance(self, inputs: Float32, state: Float32) -> Float32:
         """Keep the inputs, and go on as ever."""
         self.read.append(inputs[0].copy())
         return super().advance(inputs, state)

@@ -18,8 +18,8 @@ from trainer.cleaning import Cleaned, clean
 from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.crossval_command import add_crossval_options, check_crossval_options, crossval_command
-from trainer.explain_command import add_explain_options, check_explain_options, explain_command
 from trainer.data_options import DATA_FLAGS, add_data_options
+from trainer.explain_command import add_explain_options, check_explain_options, explain_command
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
 from trainer.inspect_command import add_inspect_options, inspect_command, say_warnings
 from trainer.inspection import inspect

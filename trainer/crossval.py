@@ -363,16 +363,14 @@ def _at_once(weights: ForecasterWeights) -> OfWindows:
 
 
 def _stepped(weights: ForecasterWeights) -> OfWindows:
-    """Return the same of the ridge regression alone, which has no window model: step by step through its graph."""
+    """Return the same of the ridge regression alone, which has no window model: by the graph that carries state."""
     with tempfile.TemporaryDirectory() as directory:
         export_recurrent(weights, Path(directory))
         forecaster = Forecaster(Path(directory), "step", weights.spec.state_size)
 
     def of_windows(windows: Float32) -> Float32:
         state = np.zeros((len(windows), weights.spec.state_size), np.float32)
-        for place in range(windows.shape[1]):
-            forecast, state = forecaster.step(np.ascontiguousarray(windows[:, place]), state)
-        return forecast
+        return np.asarray(forecaster.advance(windows, state)[:, -1])
 
     return of_windows
 
