@@ -143,7 +143,7 @@ class Blame:
         return DriftEvent(asset, time, since, float(np.abs(drifts).max()), named)
 
     def _shares(self, tile: ScoredTile, row: int) -> tuple[SensorShare, ...]:
-        """Return the sensors' shares of the score of one sample, largest first, in engineering units; commands have none."""
+        """Return sensors' shares of the score of one sample, largest first, engineering units; commands have none."""
         one = slice(row, row + 1)
         averages = tile.averages.take(one)
         present = None if tile.present is None else tile.present[one]
