@@ -10,8 +10,16 @@ import pytest
 
 from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
-from edge_agent.forecaster import OnnxGraph
-from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_all, export_step
+from edge_agent.forecaster import Forecaster, OnnxGraph
+from trainer.export import (
+    STEP_GRAPH,
+    TFLITE_STEP,
+    TFLITE_WINDOW,
+    WINDOW_GRAPH,
+    export_all,
+    export_step,
+    graph_names,
+)
 from trainer.model import ModelSpec, build_model, weights_of
 from trainer.verify import TOLERANCE, prove_parity, run_steps
 
@@ -42,8 +50,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 def test_all_graphs_equal_the_model(exported: Exported) -> None:
     """Keras, the window graph, T steps from zero state and LiteRT agree to 1e-5."""
-    deviations = prove_parity(exported.model, SPEC, exported.directory, exported.windows)
-    assert set(deviations) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW}
+    weights = weights_of(exported.model, SPEC)
+    deviations = prove_parity(weights, exported.directory, exported.windows).deviations
+    assert set(deviations) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW, TFLITE_STEP}
     assert max(deviations.values()) <= TOLERANCE
 
 
@@ -63,21 +72,21 @@ def test_graphs_take_any_batch_and_give_named_shapes(exported: Exported) -> None
 
 def test_state_carries_the_past(exported: Exported) -> None:
     """Samples before a window change the forecast of the step graph when the state is carried over."""
-    path = exported.directory / STEP_GRAPH
-    fresh = run_steps(path, exported.windows[:, 10:], SPEC.state_size)
-    carried = run_steps(path, exported.windows, SPEC.state_size)
+    forecaster = Forecaster(exported.directory, "step", SPEC.state_size)
+    fresh = run_steps(forecaster, exported.windows[:, 10:])
+    carried = run_steps(forecaster, exported.windows)
     assert np.abs(fresh - carried).max() > 1e-3
 
 
 @pytest.mark.parametrize("bias", [1e-3, np.nan])
 def test_deviating_graph_is_refused(exported: Exported, tmp_path: Path, bias: float) -> None:
     """A graph that deviates or gives NaN is refused by name."""
-    for name in (WINDOW_GRAPH, TFLITE_WINDOW):
+    for name in graph_names(SPEC):
         shutil.copy(exported.directory / name, tmp_path / name)
     weights = weights_of(exported.model, SPEC)
     export_step(replace(weights, head_bias=weights.head_bias + np.float32(bias)), tmp_path / STEP_GRAPH)
     with pytest.raises(ExportError, match=r"step\.onnx: forecasts deviate"):
-        prove_parity(exported.model, SPEC, tmp_path, exported.windows)
+        prove_parity(weights, tmp_path, exported.windows)
 
 
 def test_failed_export_is_one_line(exported: Exported, tmp_path: Path) -> None:

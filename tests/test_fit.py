@@ -27,7 +27,7 @@ from tests.tiny_machine import START, TINY_BUNDLE, normal_values, samples_of
 from trainer import fit as fitting
 from trainer.cleaning import clean
 from trainer.cli import main
-from trainer.export import STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_step
+from trainer.export import STEP_GRAPH, TFLITE_STEP, TFLITE_WINDOW, WINDOW_GRAPH, export_step
 from trainer.model import ForecasterWeights
 from trainer.release import golden_values
 from trainer.training import _KeepBest
@@ -38,7 +38,7 @@ PLANTS = ["batadal"] if DATA else ["simulated"]
 HOURS = 8761
 ROWS = 300
 CONSTANT, MISSING = "temperature", "level"
-Export = Callable[[ForecasterWeights, Path], None]
+Export = Callable[[ForecasterWeights, Path, str], None]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def test_the_forecast_beats_persistence_and_all_graphs_give_it(plant: Fitted) ->
     """On later rows RMSE is below that of the last value, and every graph is within 1e-5 of the trained model."""
     assert plant.record["rmse"] < plant.record["persistence_rmse"]
     parity = plant.record["parity"]
-    assert set(parity) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW}
+    assert set(parity) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW, TFLITE_STEP} == set(plant.record["sizes"])
     assert max(parity.values()) <= TOLERANCE == 1e-5
 
 
@@ -203,8 +203,8 @@ def test_the_same_seed_gives_the_same_forecasts(pumps: Fitted, tmp_path: Path) -
 def _graphs_of(bundle: Path) -> Export:
     """Return an export that is not of the model at hand: it leaves the graphs of a bundle."""
 
-    def export(_weights: ForecasterWeights, directory: Path) -> None:
-        for name in (WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW):
+    def export(_weights: ForecasterWeights, directory: Path, _precision: str) -> None:
+        for name in (WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW, TFLITE_STEP):
             shutil.copy(bundle / name, directory / name)
 
     return export
@@ -213,8 +213,8 @@ def _graphs_of(bundle: Path) -> Export:
 def _step_beside_the_weights(bundle: Path) -> Export:
     """Return an export whose step graph, and it alone, has other weights than the model."""
 
-    def export(weights: ForecasterWeights, directory: Path) -> None:
-        _graphs_of(bundle)(weights, directory)
+    def export(weights: ForecasterWeights, directory: Path, precision: str) -> None:
+        _graphs_of(bundle)(weights, directory, precision)
         other = replace(weights, head_bias=weights.head_bias + np.float32(1e-3))
         export_step(other, directory / STEP_GRAPH)
 

@@ -57,7 +57,7 @@ def test_fit_refuses_an_option_out_of_range(
         ("[fit]\nunits = 3", "fit.units: must be a list"),
         ("[fit]\nunits = ['a']", "fit.units: a layer is 'a'"),
         ("[fit]\nname = 3", "fit.name: must be text"),
-        ("[fit]\ninference = 'fast'", "fit.inference: is 'fast', known are step and window"),
+        ("[fit]\ninference = 'fast'", "fit.inference: is 'fast', known are auto, step, window"),
         ("[fit]\nbatch_size = 0", "fit.batch_size: is 0, at least 1 is needed"),
         ("[fit]\nlearning_rate = -1.0", "fit.learning_rate: is -1.0"),
         ("[fit]\noff_when = 'speed'", "fit.off_when: is 'speed', must be a sensor, one of < <= > >= == !="),

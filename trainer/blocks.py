@@ -13,6 +13,7 @@ from trainer.calibrate import LANE_WARM_UP, CalibrationHistory
 from trainer.cleaning import Cleaned, Series
 from trainer.dataset import Segments, build_segments
 from trainer.fit_options import FitOptions
+from trainer.heads import Head
 from trainer.model import ModelSpec
 
 HELD_ROWS = 200_000
@@ -23,6 +24,8 @@ SHORT_HISTORY = 2000
 """Samples of an asset; with fewer, a block of its own for calibration would be minutes, and all are used in folds."""
 FOLDS = 8
 """With four, each fold misses a quarter of a history that has no row to spare (docs/decisions/0002)."""
+MOST_STATES = 32
+"""An operating state is one of a few; what has more values is measured."""
 
 Rows = tuple[int, int]
 """First row and row after the last."""
@@ -161,14 +164,50 @@ def make_plan(cleaned: Cleaned, options: FitOptions) -> Plan:
     samples = min(len(series.ticks) for series in cleaned.series)
     window = options.window_length or max(8, min(60, samples // 10))
     # Folds would need a window graph each, whose export takes as long as all the rest.
-    in_folds = samples < SHORT_HISTORY and options.inference == "step"
+    in_folds = samples < SHORT_HISTORY and options.mode == "step"
     cuts = tuple(
         _with_shown(cut(len(series.ticks), window, in_folds), series, in_folds) for series in cleaned.series
     )
-    scaling = fit_scaling(_fit_rows(cleaned, cuts, in_folds))
-    return Plan(
-        cleaned, options, ModelSpec(len(cleaned.sensors), window, options.units), in_folds, cuts, scaling
+    rows = _fit_rows(cleaned, cuts, in_folds)
+    scaling = fit_scaling(rows)
+    spec = ModelSpec(
+        len(cleaned.sensors),
+        window,
+        options.units,
+        options.horizons,
+        highway=options.highway,
+        convolution=options.convolution,
+        attention_heads=options.attention_heads,
+        normalisation=options.normalisation,
+        head=_head(cleaned.sensors, options, rows, scaling),
     )
+    return Plan(cleaned, options, spec, in_folds, cuts, scaling)
+
+
+def _head(sensors: Sequence[str], options: FitOptions, rows: Float32, scaling: Scaling) -> Head:
+    """Return the head; its states are the values that the sensor has in the rows (n, F) that are fitted on.
+
+    Raises:
+        HistoryError: there is no such sensor, or it is no operating state.
+    """
+    if options.head == "quantile":
+        return Head("quantile", tuple(sorted(options.quantiles, key=lambda q: (q != 0.5, q))))
+    if options.head != "softmax":
+        return Head(options.head)
+    name = options.state_sensor
+    if name not in sensors:
+        raise HistoryError(
+            f"no sensor {name}, which would hold the operating state; there are {', '.join(sensors)}"
+        )
+    place = list(sensors).index(name)
+    scaled = scaling.apply(rows)[:, place]
+    values = np.unique(scaled[np.isfinite(scaled)])
+    if not 2 <= len(values) <= MOST_STATES:
+        raise HistoryError(
+            f"sensor {name} has {len(values)} different values where the model is fitted; an operating state "
+            f"has 2 to {MOST_STATES}"
+        )
+    return Head("softmax", state_sensor=place, state_values=tuple(float(value) for value in values))
 
 
 def _with_shown(cuts: Cuts, series: Series, in_folds: bool) -> Cuts:

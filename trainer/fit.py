@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
+from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, graph_file, write_bundle
 from edge_agent.contract.fusion import SLOW_SOURCES, Fusion
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.threshold import Threshold
@@ -34,13 +34,13 @@ from trainer.cleaning import Cleaned
 from trainer.dataset import SubSequences
 from trainer.detection_metrics import forecast_skill
 from trainer.evaluate import Evaluation
-from trainer.export import STEP_GRAPH, export_all, export_step
+from trainer.export import export_all, export_graphs
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import sensor_habits
 from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
 from trainer.progress import Progress
 from trainer.release import golden_arrays, golden_values, history_facts, put_in_place
-from trainer.verify import prove_parity
+from trainer.verify import Proof, prove_parity
 
 DAY_SECONDS = 86_400.0
 
@@ -104,8 +104,8 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
 
     Args:
         cleaned: the history.
-        options: how; `inference` must be `step`. Without `units`, the ridge regression forecasts alone.
-        directory: where the step graph goes; it may be deleted afterwards.
+        options: how. Without `units`, the ridge regression forecasts alone.
+        directory: where the graph goes; it may be deleted afterwards.
 
     Returns:
         a fresh detector.
@@ -116,8 +116,8 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     _check_sensors(cleaned, options)
     plan = make_plan(cleaned, options)
     learnt = _learn(plan, Progress())
-    export_step(learnt.weights, directory / STEP_GRAPH)
-    bundle = _uncalibrated(plan, directory, {})
+    export_graphs([(learnt.weights, directory)], [_deployed_graph(options)])
+    bundle = _uncalibrated(plan, directory, Proof({}, {}))
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
     manifest = replace(bundle.manifest, threshold=found.threshold, drift=found.drift)
     return open_detector(replace(bundle, scoring=found.scoring, manifest=manifest))
@@ -148,16 +148,21 @@ def _learn(plan: Plan, progress: Progress) -> Learnt:
     return learn_in_folds(plan.spec, folded, plan.options, on_epoch, progress.advance)
 
 
-def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progress) -> dict[str, float]:
+def _deployed_graph(options: FitOptions) -> str:
+    """Return the name of the graph that calibrates, which is the one that runs."""
+    return graph_file(options.mode, options.runtime, options.precision)
+
+
+def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progress) -> Proof:
     """Write the graphs and return how far each is from the trained model on real windows."""
     progress.stage("exporting and proving", 1)
-    export_all(learnt.weights, draft)
+    export_all(learnt.weights, draft, plan.options.precision)
     newest = plan.segments(lambda cuts: [(0 if plan.in_folds else cuts.held, cuts.rows)])
     windows = SubSequences(newest, plan.spec.window_length, plan.spec.horizons)
     chosen = np.unique(np.linspace(0, len(windows) - 1, 16).astype(np.int64))
-    parity = prove_parity(learnt.model, plan.spec, draft, windows.inputs(chosen))
+    proof = prove_parity(learnt.weights, draft, windows.inputs(chosen), plan.options.precision)
     progress.advance()
-    return parity
+    return proof
 
 
 def _calibrate(
@@ -169,16 +174,18 @@ def _calibrate(
         return calibrate(bundle, history, budget, progress.advance, trimming)
     progress.stage("calibrating", 2 * FOLDS * len(history.samples))
     with tempfile.TemporaryDirectory() as scratch:
-        folds = []
-        for number, weights in enumerate(learnt.folds):
-            directory = Path(scratch) / str(number)
+        jobs = [(weights, Path(scratch) / str(number)) for number, weights in enumerate(learnt.folds)]
+        for _, directory in jobs:
             directory.mkdir()
-            export_step(weights, directory / STEP_GRAPH)
-            folds.append(Fold(replace(bundle, directory=directory), plan.rows_of_fold(number)))
+        export_graphs(jobs, [_deployed_graph(plan.options)])
+        folds = [
+            Fold(replace(bundle, directory=directory), plan.rows_of_fold(number))
+            for number, (_, directory) in enumerate(jobs)
+        ]
         return calibrate_in_folds(bundle, folds, history, budget, progress.advance, trimming)
 
 
-def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
+def _uncalibrated(plan: Plan, draft: Path, proof: Proof) -> Bundle:
     cleaned, options, spec, scaling = plan.cleaned, plan.options, plan.spec, plan.scaling
     units = dict(options.units_of_sensors)
     habits = sensor_habits([series.values for series in cleaned.series])
@@ -205,14 +212,12 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         window_length=spec.window_length,
         horizons=tuple(range(1, spec.horizons + 1)),
         inputs=tuple(f"{kind}:{name}" for kind in ("sensor", "missing") for name in cleaned.sensors),
-        head="point",
-        architecture={
-            "kind": "lstm+highway" if spec.units else "highway",
-            "units": list(spec.units),
-            "highway_spans": list(spec.spans),
-        },
+        head=spec.head.kind,
+        architecture=_architecture(plan),
         state_size=spec.state_size,
-        inference=options.inference,
+        inference=options.mode,
+        runtime=options.runtime,
+        precision=options.precision,
         warmup_ticks=spec.window_length,
         max_gap_ticks=options.max_gap_ticks,
         adaptation=_adaptation(cleaned, options),
@@ -220,9 +225,22 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         threshold=Threshold("margin", 1e30, options.alarms_per_week, 0.0),
         alarm_rules=options.alarm_rules(cleaned.sensors),
         off_condition=options.off_condition(cleaned.sensors),
-        parity=parity,
+        parity=proof.deviations,
+        sizes=proof.sizes,
     )
     return Bundle(draft, manifest, untouched_scoring(len(sensors), _fusion(plan, manifest.adaptation)))
+
+
+def _architecture(plan: Plan) -> dict[str, Any]:
+    """Return the architecture for the manifest; the values of an operating state in the sensor's own unit."""
+    head, record = plan.spec.head, plan.spec.record()
+    if head.kind == "softmax":
+        place, scaling = head.state_sensor, plan.scaling
+        values = np.asarray(head.state_values) * scaling.scale[place] + scaling.centre[place]
+        # Six digits are those of a reading.
+        states = [float(f"{value:.6g}") for value in values]
+        record["state"] = {"sensor": plan.cleaned.sensors[place], "values": states}
+    return record
 
 
 def _fusion(plan: Plan, adaptation: str) -> Fusion:

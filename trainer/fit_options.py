@@ -12,6 +12,7 @@ from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import ConfigurationError, HistoryError, UsageError
 from edge_agent.contract.off_condition import OffCondition, parse_off_condition
 from edge_agent.contract.trailing import POLICIES
+from trainer.model_options import INFERENCE, ModelOptions, broken_model_rule
 from trainer.parts import Parts
 
 _LEAST = {
@@ -31,12 +32,11 @@ _FRACTIONS = ("learning_rate", "alarms_per_week", "usual_days")
 _LARGEST = 2**31 - 1
 """Seeds and counts travel through 32-bit integers."""
 ADAPTATIONS = ("auto", *POLICIES)
-_INFERENCE = ("step", "window")
 
 
 @dataclass(frozen=True)
-class FitOptions:
-    """What `trainer fit` can be told.
+class FitOptions(ModelOptions):
+    """What `trainer fit` can be told; what concerns the network is in `ModelOptions`.
 
     Attributes:
         name: of the bundle.
@@ -45,7 +45,8 @@ class FitOptions:
         max_gap_ticks: a longer gap starts over.
         epochs, batch_size, learning_rate, patience, windows_per_epoch, seed: of training.
         alarms_per_week: the alarm budget of one asset.
-        inference: `step` or `window`, the mode that is calibrated and deployed.
+        inference: `step` or `window`, the mode that is calibrated and deployed; `auto` is `step` where the
+            architecture has one.
         adaptation: what is usual of late, one of `trailing.POLICIES`; `auto` is `trailing` for a history that spans
             `usual_days` and `frozen` for a shorter one, which has not seen what is usual.
         usual_days: how far back what is usual of late looks.
@@ -68,7 +69,7 @@ class FitOptions:
     windows_per_epoch: int = 2048
     seed: int = 0
     alarms_per_week: float = 1.0
-    inference: str = "step"
+    inference: str = "auto"
     adaptation: str = "auto"
     usual_days: float = 14.0
     labels: str | None = None
@@ -76,6 +77,13 @@ class FitOptions:
     off_when: str = ""
     settle_ticks: int = 0
     alarms: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> str:
+        """Return the mode of inference that is calibrated and deployed, `step` or `window`."""
+        if self.inference != "auto":
+            return self.inference
+        return "window" if self.attention_heads else "step"
 
     def off_condition(self, sensors: Collection[str]) -> OffCondition | None:
         """Return when the machine is off, None where it never is.
@@ -113,6 +121,8 @@ def broken_rule(key: str, value: Any) -> str | None:
         key: field of `FitOptions`.
         value: as a person wrote it, of any type.
     """
+    if key in ModelOptions.__dataclass_fields__:
+        return broken_model_rule(key, value)
     if key in _LEAST:
         return _broken_number(value, _LEAST[key], whole=key not in _FRACTIONS)
     if key == "units":
@@ -124,13 +134,11 @@ def broken_rule(key: str, value: Any) -> str | None:
         return _broken_alarms(value)
     if not isinstance(value, str) or not value.strip():
         return "must be text"
-    for name, policies in (("inference", _INFERENCE), ("adaptation", ADAPTATIONS)):
+    for name, policies in (("inference", INFERENCE), ("adaptation", ADAPTATIONS)):
         if key == name and value not in policies:
-            return f"is {value!r}, known are {' and '.join(policies)}"
+            return f"is {value!r}, known are {', '.join(policies)}"
     if key == "off_when":
         return _broken_off_condition(value)
-    if key == "inference" and value not in _INFERENCE:
-        return f"is {value!r}, known are {' and '.join(_INFERENCE)}"
     return None
 
 
@@ -205,11 +213,11 @@ def read_options(path: Path) -> dict[str, Any]:
         rule = broken_rule(key, value)
         if rule:
             raise ConfigurationError(f"{path}: fit.{key}: {rule}")
+        if isinstance(value, list):
+            section[key] = tuple(value)
     if "labels" in section:
         # Against the file that names it, not against where the program was started.
         section["labels"] = str(path.parent / section["labels"])
-    if "units" in section:
-        section["units"] = tuple(section["units"])
     if "units_of_sensors" in section:
         section["units_of_sensors"] = tuple(section["units_of_sensors"].items())
     return section

@@ -32,6 +32,20 @@ CONTRACT_VERSION = 1
 MANIFEST = "manifest.json"
 SCORING = "scoring.npz"
 GOLDEN = "golden.npz"
+_ENDINGS = {"onnx": "onnx", "litert": "tflite"}
+RUNTIMES = tuple(_ENDINGS)
+PRECISIONS = ("float32", "int8")
+
+
+def graph_file(inference: str, runtime: str = "onnx", precision: str = "float32") -> str:
+    """Return the name of a graph in a bundle, such as `step.onnx` or `window.int8.tflite`.
+
+    Args:
+        inference: `step` or `window`.
+        runtime: one of `RUNTIMES`.
+        precision: one of `PRECISIONS`.
+    """
+    return f"{inference}{'' if precision == 'float32' else f'.{precision}'}.{_ENDINGS[runtime]}"
 
 
 @dataclass(frozen=True)
@@ -72,10 +86,13 @@ class Manifest:
         window_length: T, ticks.
         horizons: ticks ahead, ascending; scoring uses the first.
         inputs: in order, each `sensor:NAME` or `missing:NAME`.
-        head: what the outputs mean, `point`.
-        architecture: facts on the network, for people.
+        head: what the outputs mean: `point`, `gaussian`, `quantile` or `softmax`; the first number of each sensor is
+            the forecast that is scored.
+        architecture: facts on the network, for people; `parameters` names the numbers of each sensor, `step_form` is
+            false where only windows can be run.
         state_size: width of the step graph's packed state.
         inference: the mode it was calibrated in, `step` or `window`.
+        runtime, precision: of the graph that it was calibrated with, see `graph_file`.
         warmup_ticks: samples before the first score.
         max_gap_ticks: a longer gap starts over.
         adaptation: what is usual of late, one of `trailing.POLICIES`.
@@ -86,7 +103,8 @@ class Manifest:
         drift: batches of normal operation, by which drift is judged; None where the history was too short.
         trained: training range, rows, fingerprint of the data, versions.
         metrics: on held-out data.
-        parity: largest deviations between the graphs.
+        parity: largest deviation of each graph from the trained model, scaled units.
+        sizes: bytes of each graph.
         files: SHA-256 of every other file, by name.
         contract_version: of this record.
     """
@@ -107,6 +125,8 @@ class Manifest:
     warmup_ticks: int
     max_gap_ticks: int
     threshold: Threshold
+    runtime: str = "onnx"
+    precision: str = "float32"
     adaptation: str = "frozen"
     block_rows: int = LEAST_BLOCK
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
@@ -115,6 +135,7 @@ class Manifest:
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     contract_version: int = CONTRACT_VERSION
 
@@ -193,7 +214,7 @@ def read_bundle(directory: Path) -> Bundle:
             raise BundleError(
                 f"{held}: SHA-256 differs from the manifest's; the file is damaged or was changed"
             )
-    for name in (SCORING, GOLDEN, f"{manifest.inference}.onnx"):
+    for name in (SCORING, GOLDEN, graph_file(manifest.inference, manifest.runtime, manifest.precision)):
         if name not in manifest.files:
             raise BundleError(f"{path}: files: {name} must be listed")
     return Bundle(directory, manifest, _read_scoring(directory, manifest), hashlib.sha256(text).hexdigest())
@@ -276,8 +297,14 @@ def _check(manifest: Manifest) -> None:
     ):
         if value <= 0:
             raise ValueError(f"{name}: must be above 0")
-    if manifest.adaptation not in POLICIES:
-        raise ValueError(f"adaptation: must be one of {', '.join(POLICIES)}")
+    for name, chosen, known in (
+        ("adaptation", manifest.adaptation, POLICIES),
+        ("inference", manifest.inference, ("step", "window")),
+        ("runtime", manifest.runtime, RUNTIMES),
+        ("precision", manifest.precision, PRECISIONS),
+    ):
+        if chosen not in known:
+            raise ValueError(f"{name}: must be one of {', '.join(known)}")
     if manifest.drift is not None:
         _check_drift(manifest.drift, len(manifest.sensors))
 

@@ -1,0 +1,106 @@
+"""Small forecasters of every architecture that `trainer fit` can make, with random weights that all count."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.contract.types import Float32
+from trainer.heads import Head
+from trainer.model import ForecasterWeights, ModelSpec, build_model, weights_of
+
+WINDOW = 8
+SENSORS = 3
+STATES = (-1.0, 0.5, 2.0)
+
+
+def _spec(**fields: Any) -> ModelSpec:
+    return ModelSpec(SENSORS, WINDOW, **{"units": (5, 3)} | fields)
+
+
+ARCHITECTURES = {
+    "stacked LSTM beside the highway": _spec(),
+    "four layers": _spec(units=(5, 4, 4, 3)),
+    "one layer": _spec(units=(4,)),
+    "without the highway": _spec(highway=False),
+    "causal convolution": _spec(convolution=(4, 3)),
+    "convolution of one tick": _spec(convolution=(4, 1), highway=False),
+    "attention": _spec(attention_heads=1),
+    "multi-head attention": _spec(units=(5, 4), attention_heads=2),
+    "batch normalisation": _spec(normalisation="batch"),
+    "layer normalisation": _spec(normalisation="layer"),
+    "three horizons": _spec(horizons=3),
+    "Gaussian head": _spec(head=Head("gaussian")),
+    "quantile head": _spec(head=Head("quantile", (0.5, 0.1, 0.9))),
+    "softmax head": _spec(head=Head("softmax", state_sensor=1, state_values=STATES)),
+    "convolution, batch normalisation, Gaussian head, two horizons": _spec(
+        convolution=(4, 2), normalisation="batch", head=Head("gaussian"), horizons=2
+    ),
+    "convolution, layer normalisation, attention, softmax head, two horizons": _spec(
+        convolution=(4, 2),
+        normalisation="layer",
+        attention_heads=2,
+        head=Head("softmax", state_sensor=1, state_values=STATES),
+        horizons=2,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A forecaster in the form in which it is trained, its weights, and where its graphs are.
+
+    Attributes:
+        model: of Keras, from `build_model`.
+        weights: the same as arrays.
+        directory: of the graphs.
+    """
+
+    model: Any
+    weights: ForecasterWeights
+    directory: Path
+
+
+def random_model(spec: ModelSpec, seed: int = 0) -> Any:
+    """Return the model that is trained, with random weights in every layer; variances are above 0."""
+    rng = np.random.default_rng(seed)
+    model = build_model(spec, np.zeros((spec.highway_rows, spec.outputs), np.float32))
+    for layer in model.layers:
+        drawn = [rng.normal(0.0, 0.5, array.shape).astype(np.float32) for array in layer.get_weights()]
+        if len(drawn) == 4 and layer.name.startswith("norm_"):
+            drawn[3] = np.abs(drawn[3]) + np.float32(0.1)
+        layer.set_weights(drawn)
+    return model
+
+
+def random_example(spec: ModelSpec, directory: Path) -> Example:
+    """Return an example whose graphs are still to be written into a directory, which is made."""
+    directory.mkdir()
+    model = random_model(spec)
+    return Example(model, weights_of(model, spec), directory)
+
+
+def random_windows(spec: ModelSpec, count: int, seed: int = 1) -> Float32:
+    """Return (count, T, I) values and masks."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(count, spec.window_length, spec.sensors))
+    return np.concatenate([values, rng.random(values.shape) < 0.1], axis=2).astype(np.float32)
+
+
+def forecast_of(example: Example, windows: Float32) -> tuple[Float32, Float32 | None]:
+    """Return what the trained form says at the last step, read out in NumPy.
+
+    Returns:
+        the forecast (n, H, F, P), and of the head `softmax` the probabilities (n, H, C).
+    """
+    spec = example.weights.spec
+    raw = np.asarray(example.model(windows))[:, -1]
+    if spec.head.kind != "softmax":
+        return raw.reshape(-1, spec.horizons, spec.sensors, spec.parameters), None
+    shaped = raw.reshape(-1, spec.horizons, spec.sensors + len(STATES))
+    odds = np.exp(shaped[..., spec.sensors :])
+    probability = odds / odds.sum(axis=-1, keepdims=True)
+    forecast = shaped[..., : spec.sensors].copy()
+    forecast[..., spec.head.state_sensor] = probability @ np.asarray(STATES, np.float32)
+    return forecast[..., None], probability
