@@ -21,21 +21,17 @@ def _spec(**fields: Any) -> ModelSpec:
 
 ARCHITECTURES = {
     "stacked LSTM beside the highway": _spec(),
-    "four layers": _spec(units=(5, 4, 4, 3)),
-    "one layer": _spec(units=(4,)),
-    "without the highway": _spec(highway=False),
+    "four layers without the highway": _spec(units=(5, 4, 4, 3), highway=False),
     "causal convolution": _spec(convolution=(4, 3)),
-    "convolution of one tick": _spec(convolution=(4, 1), highway=False),
     "attention": _spec(attention_heads=1),
     "multi-head attention": _spec(units=(5, 4), attention_heads=2),
     "batch normalisation": _spec(normalisation="batch"),
     "layer normalisation": _spec(normalisation="layer"),
-    "three horizons": _spec(horizons=3),
     "Gaussian head": _spec(head=Head("gaussian")),
-    "quantile head": _spec(head=Head("quantile", (0.5, 0.1, 0.9))),
+    "quantile head, three horizons": _spec(head=Head("quantile", (0.5, 0.1, 0.9)), horizons=3),
     "softmax head": _spec(head=Head("softmax", state_sensor=1, state_values=STATES)),
-    "convolution, batch normalisation, Gaussian head, two horizons": _spec(
-        convolution=(4, 2), normalisation="batch", head=Head("gaussian"), horizons=2
+    "one layer, convolution of one tick, batch normalisation, Gaussian head, two horizons": _spec(
+        units=(4,), convolution=(4, 1), normalisation="batch", head=Head("gaussian"), horizons=2
     ),
     "convolution, layer normalisation, attention, softmax head, two horizons": _spec(
         convolution=(4, 2),
@@ -49,17 +45,21 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class Example:
-    """A forecaster in the form in which it is trained, its weights, and where its graphs are.
+    """A forecaster, where its graphs are, and what the form in which it is trained says of some windows.
 
     Attributes:
-        model: of Keras, from `build_model`.
-        weights: the same as arrays.
+        weights: of the forecaster.
         directory: of the graphs.
+        windows: (n, T, I).
+        forecast: (n, H, F, P).
+        probability: (n, H, C) of the head `softmax`, None of others.
     """
 
-    model: Any
     weights: ForecasterWeights
     directory: Path
+    windows: Float32
+    forecast: Float32
+    probability: Float32 | None
 
 
 def random_model(spec: ModelSpec, seed: int = 0) -> Any:
@@ -78,7 +78,8 @@ def random_example(spec: ModelSpec, directory: Path) -> Example:
     """Return an example whose graphs are still to be written into a directory, which is made."""
     directory.mkdir()
     model = random_model(spec)
-    return Example(model, weights_of(model, spec), directory)
+    windows = random_windows(spec, 5)
+    return Example(weights_of(model, spec), directory, windows, *_forecast_of(model, spec, windows))
 
 
 def random_windows(spec: ModelSpec, count: int, seed: int = 1) -> Float32:
@@ -88,14 +89,9 @@ def random_windows(spec: ModelSpec, count: int, seed: int = 1) -> Float32:
     return np.concatenate([values, rng.random(values.shape) < 0.1], axis=2).astype(np.float32)
 
 
-def forecast_of(example: Example, windows: Float32) -> tuple[Float32, Float32 | None]:
-    """Return what the trained form says at the last step, read out in NumPy.
-
-    Returns:
-        the forecast (n, H, F, P), and of the head `softmax` the probabilities (n, H, C).
-    """
-    spec = example.weights.spec
-    raw = np.asarray(example.model(windows))[:, -1]
+def _forecast_of(model: Any, spec: ModelSpec, windows: Float32) -> tuple[Float32, Float32 | None]:
+    """Return forecast and state probabilities at the last step, read out in NumPy."""
+    raw = np.asarray(model(windows))[:, -1]
     if spec.head.kind != "softmax":
         return raw.reshape(-1, spec.horizons, spec.sensors, spec.parameters), None
     shaped = raw.reshape(-1, spec.horizons, spec.sensors + len(STATES))

@@ -1,98 +1,71 @@
-"""Exported graphs forecast what the model forecasts, or are refused."""
+"""Exported graphs are those that were asked for, in the shapes of the contract."""
 
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_agent.contract.errors import ExportError
-from edge_agent.contract.types import Float32
 from edge_agent.forecaster import Forecaster, OnnxGraph
-from trainer.export import (
-    STEP_GRAPH,
-    TFLITE_STEP,
-    TFLITE_WINDOW,
-    WINDOW_GRAPH,
-    export_all,
-    export_step,
-    graph_names,
-)
-from trainer.model import ModelSpec, build_model, weights_of
-from trainer.verify import TOLERANCE, prove_parity, run_steps
-
-SPEC = ModelSpec(sensors=3, window_length=20, units=(8, 4), horizons=2)
+from tests.architectures import ARCHITECTURES, Example, random_model, random_windows
+from trainer.export import STEP_GRAPH, WINDOW_GRAPH, Job, export_all, export_graphs, export_step, graph_names
+from trainer.model import weights_of
+from trainer.verify import run_steps
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A model, its graphs, and windows to try them on."""
-
-    model: Any
-    directory: Path
-    windows: Float32
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A model whose every weight counts, and its graphs."""
-    rng = np.random.default_rng(0)
-    model = build_model(SPEC, rng.normal(0, 0.3, (10, 6)).astype(np.float32))
-    model.get_layer("head").set_weights([rng.normal(size=(4, 6)), rng.normal(size=6)])
-    directory = tmp_path_factory.mktemp("graphs")
-    export_all(weights_of(model, SPEC), directory)
-    mask = rng.random((7, 20, 3)) < 0.1
-    windows = np.concatenate([rng.normal(size=(7, 20, 3)), mask], axis=2).astype(np.float32)
-    return Exported(model, directory, windows)
+def test_a_bundle_has_a_graph_for_each_mode_runtime_and_precision(rounded: Example) -> None:
+    """An int8 bundle has eight graphs, a float32 one four, one with attention those of windows only."""
+    spec = rounded.weights.spec
+    names = graph_names(spec, "int8")
+    assert sorted(path.name for path in rounded.directory.iterdir()) == sorted(names)
+    assert len(names) == 8
+    assert graph_names(spec) == ("window.onnx", "step.onnx", "window.tflite", "step.tflite")
+    assert graph_names(ARCHITECTURES["attention"], "int8") == (
+        "window.onnx", "window.tflite", "window.int8.onnx", "window.int8.tflite",
+    )  # fmt: skip
 
 
-def test_all_graphs_equal_the_model(exported: Exported) -> None:
-    """Keras, the window graph, T steps from zero state and LiteRT agree to 1e-5."""
-    weights = weights_of(exported.model, SPEC)
-    deviations = prove_parity(weights, exported.directory, exported.windows).deviations
-    assert set(deviations) == {WINDOW_GRAPH, STEP_GRAPH, TFLITE_WINDOW, TFLITE_STEP}
-    assert max(deviations.values()) <= TOLERANCE
-
-
-def test_graphs_take_any_batch_and_give_named_shapes(exported: Exported) -> None:
-    """Both graphs serve one row and many, bit for bit the same, in the shapes of the contract."""
-    window = OnnxGraph(exported.directory / WINDOW_GRAPH)
-    many = window.run({"window": exported.windows})["forecast"]
-    one = window.run({"window": exported.windows[:1]})["forecast"]
+def test_graphs_take_any_batch_and_give_named_shapes(rounded: Example) -> None:
+    """Both ONNX graphs serve one row and many, bit for bit the same, in the shapes of the contract."""
+    spec, windows = rounded.weights.spec, random_windows(rounded.weights.spec, 7)
+    window = OnnxGraph(rounded.directory / WINDOW_GRAPH)
+    many = window.run({"window": windows})["forecast"]
+    one = window.run({"window": windows[:1]})["forecast"]
     assert many.shape == (7, 2, 3, 1)
     assert (one == many[:1]).all()
-    results = OnnxGraph(exported.directory / STEP_GRAPH).run(
-        {"input": exported.windows[:, 0], "state": np.zeros((7, SPEC.state_size), np.float32)}
+    results = OnnxGraph(rounded.directory / STEP_GRAPH).run(
+        {"input": windows[:, 0], "state": np.zeros((7, spec.state_size), np.float32)}
     )
     assert results["forecast"].shape == (7, 2, 3, 1)
-    assert results["next_state"].shape == (7, SPEC.state_size) == (7, 2 * 12 + 2 * 3)
+    assert results["next_state"].shape == (7, spec.state_size) == (7, 2 * 36 + 2 * 3)
 
 
-def test_state_carries_the_past(exported: Exported) -> None:
+def test_state_carries_the_past(rounded: Example) -> None:
     """Samples before a window change the forecast of the step graph when the state is carried over."""
-    forecaster = Forecaster(exported.directory, "step", SPEC.state_size)
-    fresh = run_steps(forecaster, exported.windows[:, 10:])
-    carried = run_steps(forecaster, exported.windows)
+    forecaster = Forecaster(rounded.directory, "step", rounded.weights.spec.state_size)
+    fresh = run_steps(forecaster, rounded.windows[:, 4:])
+    carried = run_steps(forecaster, rounded.windows)
     assert np.abs(fresh - carried).max() > 1e-3
 
 
-@pytest.mark.parametrize("bias", [1e-3, np.nan])
-def test_deviating_graph_is_refused(exported: Exported, tmp_path: Path, bias: float) -> None:
-    """A graph that deviates or gives NaN is refused by name."""
-    for name in graph_names(SPEC):
-        shutil.copy(exported.directory / name, tmp_path / name)
-    weights = weights_of(exported.model, SPEC)
-    export_step(replace(weights, head_bias=weights.head_bias + np.float32(bias)), tmp_path / STEP_GRAPH)
-    with pytest.raises(ExportError, match=r"step\.onnx: forecasts deviate"):
-        prove_parity(weights, tmp_path, exported.windows)
+def test_a_graph_alone_leaves_nothing_else(rounded: Example, tmp_path: Path) -> None:
+    """Of the int8 step alone, as folds are calibrated with, no float32 graph stays behind."""
+    export_graphs([Job(rounded.weights, tmp_path, ("step.int8.onnx",))])
+    assert [path.name for path in tmp_path.iterdir()] == ["step.int8.onnx"]
+    assert (tmp_path / "step.int8.onnx").read_bytes() == (rounded.directory / "step.int8.onnx").read_bytes()
 
 
-def test_failed_export_is_one_line(exported: Exported, tmp_path: Path) -> None:
+def test_attention_has_no_step_graph(tmp_path: Path) -> None:
+    """What looks at the whole window is refused as a step by its reason."""
+    spec = ARCHITECTURES["attention"]
+    with pytest.raises(ExportError, match="it has no step form"):
+        export_step(weights_of(random_model(spec), spec), tmp_path / STEP_GRAPH)
+
+
+def test_failed_export_is_one_line(rounded: Example, tmp_path: Path) -> None:
     """An export that fails in its own process comes back as one clear line."""
-    weights = weights_of(exported.model, SPEC)
-    broken = replace(weights, head_bias=weights.head_bias[:1])
+    broken = replace(rounded.weights, head_bias=rounded.weights.head_bias[:1])
     with pytest.raises(ExportError, match="could not be exported") as failure:
         export_all(broken, tmp_path)
     assert "\n" not in str(failure.value)

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,20 @@ TFLITE_WINDOW = graph_file("window", "litert")
 TFLITE_STEP = graph_file("step", "litert")
 _TIMEOUT_SECONDS = 900
 
-Job = tuple[ForecasterWeights, Path]
-"""What is exported, and the directory that it goes to."""
+
+@dataclass(frozen=True)
+class Job:
+    """Graphs of one forecaster.
+
+    Attributes:
+        weights: of the forecaster.
+        directory: that exists, and that the graphs go to.
+        names: of the graphs, see `graph_file`.
+    """
+
+    weights: ForecasterWeights
+    directory: Path
+    names: tuple[str, ...]
 
 
 def graph_names(spec: ModelSpec, precision: str = "float32") -> tuple[str, ...]:
@@ -47,7 +60,7 @@ def export_all(weights: ForecasterWeights, directory: Path, precision: str = "fl
     Raises:
         ExportError: a graph could not be made.
     """
-    export_graphs([(weights, directory)], graph_names(weights.spec, precision))
+    export_graphs([Job(weights, directory, graph_names(weights.spec, precision))])
 
 
 def export_step(weights: ForecasterWeights, path: Path) -> None:
@@ -59,34 +72,50 @@ def export_step(weights: ForecasterWeights, path: Path) -> None:
     path.write_bytes(step_graph(weights).SerializeToString())
 
 
-def export_graphs(jobs: Sequence[Job], names: Collection[str]) -> None:
-    """Write graphs by their names, of one forecaster or of many, with one start of TensorFlow at most.
+def export_graphs(jobs: Sequence[Job]) -> None:
+    """Write graphs of one forecaster or of many, with one start of TensorFlow at most.
 
     Raises:
         ExportError: a graph could not be made.
     """
-    rounded = [name for name in names if name.endswith(".int8.onnx")]
-    wanted = {*names, *(name.replace(".int8", "") for name in rounded)}
-    if STEP_GRAPH in wanted:
-        for weights, directory in jobs:
-            export_step(weights, directory / STEP_GRAPH)
-    if traced := sorted(wanted - {STEP_GRAPH, *rounded}):
-        _export_elsewhere(jobs, traced)
-    for _, directory in jobs:
-        for name in rounded:
-            quantize(directory / name.replace(".int8", ""), directory / name)
-        for name in wanted - set(names):
-            (directory / name).unlink()
+    # An int8 graph of ONNX is made from the float32 one, which goes again where it is not wanted itself.
+    whole = [
+        replace(job, names=tuple({*job.names, *(_float_of(name) for name in job.names if _is_rounded(name))}))
+        for job in jobs
+    ]
+    for job in whole:
+        if STEP_GRAPH in job.names:
+            export_step(job.weights, job.directory / STEP_GRAPH)
+    if any(_traced_names(job) for job in whole):
+        _export_elsewhere(whole)
+    for job, made in zip(jobs, whole, strict=True):
+        for name in filter(_is_rounded, job.names):
+            quantize(job.directory / _float_of(name), job.directory / name)
+        for name in set(made.names) - set(job.names):
+            (job.directory / name).unlink()
 
 
-def _export_elsewhere(jobs: Sequence[Job], names: Sequence[str]) -> None:
+def _is_rounded(name: str) -> bool:
+    return name.endswith(".int8.onnx")
+
+
+def _float_of(name: str) -> str:
+    return name.replace(".int8", "")
+
+
+def _traced_names(job: Job) -> list[str]:
+    """Return which of the graphs need TensorFlow."""
+    return sorted(name for name in job.names if name != STEP_GRAPH and not _is_rounded(name))
+
+
+def _export_elsewhere(jobs: Sequence[Job]) -> None:
     """Write the graphs that need TensorFlow in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
-        places: list[str] = []
-        for number, (weights, directory) in enumerate(jobs):
+        words: list[str] = []
+        for number, job in enumerate(jobs):
             source = Path(scratch) / f"{number}.npz"
-            weights.save(source)
-            places += [str(source), str(directory)]
+            job.weights.save(source)
+            words += [str(source), str(job.directory), ",".join(_traced_names(job))]
         environment = {
             **os.environ,
             "CUDA_VISIBLE_DEVICES": "",
@@ -94,7 +123,7 @@ def _export_elsewhere(jobs: Sequence[Job], names: Sequence[str]) -> None:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path),
         }
-        command = [sys.executable, "-m", "trainer.export", ",".join(names), *places]
+        command = [sys.executable, "-m", "trainer.export", *words]
         try:
             done = subprocess.run(
                 command,
@@ -105,17 +134,18 @@ def _export_elsewhere(jobs: Sequence[Job], names: Sequence[str]) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise ExportError(f"{jobs[0][1]}: the export took more than {_TIMEOUT_SECONDS} s") from error
+            raise ExportError(
+                f"{jobs[0].directory}: the export took more than {_TIMEOUT_SECONDS} s"
+            ) from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ExportError(f"{jobs[0][1]}: the graphs could not be exported: {last}")
+        raise ExportError(f"{jobs[0].directory}: the graphs could not be exported: {last}")
 
 
-def _export_with_tensorflow(names: Sequence[str], places: Sequence[str]) -> None:
-    """Write graphs by their names; `places` are weights and directories in turn."""
-    for source, directory in zip(places[::2], places[1::2], strict=True):
-        weights = ForecasterWeights.load(Path(source))
-        for name, content in _traced(weights, names):
+def _export_with_tensorflow(words: Sequence[str]) -> None:
+    """Write graphs; `words` are weights, directory and names of one forecaster after the other."""
+    for source, directory, names in zip(words[::3], words[1::3], words[2::3], strict=True):
+        for name, content in _traced(ForecasterWeights.load(Path(source)), names.split(",")):
             (Path(directory) / name).write_bytes(content)
 
 
@@ -142,7 +172,7 @@ def _window_graph(weights: ForecasterWeights) -> bytes:
     signature = [tf.TensorSpec([None, spec.window_length, spec.inputs], tf.float32, name="window")]
     model = build_window_model(weights)
     graph, _ = tf2onnx.convert.from_function(
-        tf.function(lambda window: model(window, training=False), input_signature=signature),
+        tf.function(lambda window: model(window, training=False), input_signature=signature, autograph=False),
         input_signature=signature,
         opset=OPSET,
     )
@@ -170,7 +200,7 @@ def _trace_window(weights: ForecasterWeights) -> Any:
 
     model = build_window_model(weights, batch=1)
     signature = tf.TensorSpec([1, weights.spec.window_length, weights.spec.inputs], tf.float32, name="window")
-    return _frozen(tf.function(lambda window: model(window, training=False)), signature)
+    return _frozen(tf.function(lambda window: model(window, training=False), autograph=False), signature)
 
 
 def _trace_step(weights: ForecasterWeights) -> Any:
@@ -179,7 +209,7 @@ def _trace_step(weights: ForecasterWeights) -> Any:
 
     spec = weights.spec
     # The converter keeps the names of the arguments.
-    traced = tf.function(lambda input, state: step(weights, KerasOps(), input, state))  # noqa: A006
+    traced = tf.function(lambda input, state: step(weights, KerasOps(), input, state), autograph=False)  # noqa: A006
     signature = [
         tf.TensorSpec([1, width], tf.float32, name=name)
         for name, width in (("input", spec.inputs), ("state", spec.state_size))
@@ -206,4 +236,4 @@ def _converted(frozen: Any, precision: str) -> bytes:
 
 
 if __name__ == "__main__":
-    _export_with_tensorflow(sys.argv[1].split(","), sys.argv[2:])
+    _export_with_tensorflow(sys.argv[1:])

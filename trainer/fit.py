@@ -34,7 +34,7 @@ from trainer.cleaning import Cleaned
 from trainer.dataset import SubSequences
 from trainer.detection_metrics import forecast_skill
 from trainer.evaluate import Evaluation
-from trainer.export import export_all, export_graphs
+from trainer.export import Job, export_all, export_graphs
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import sensor_habits
 from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
@@ -116,7 +116,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     _check_sensors(cleaned, options)
     plan = make_plan(cleaned, options)
     learnt = _learn(plan, Progress())
-    export_graphs([(learnt.weights, directory)], [_deployed_graph(options)])
+    export_graphs([Job(learnt.weights, directory, (_deployed_graph(options),))])
     bundle = _uncalibrated(plan, directory, Proof({}, {}))
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
     manifest = replace(bundle.manifest, threshold=found.threshold, drift=found.drift)
@@ -174,13 +174,14 @@ def _calibrate(
         return calibrate(bundle, history, budget, progress.advance, trimming)
     progress.stage("calibrating", 2 * FOLDS * len(history.samples))
     with tempfile.TemporaryDirectory() as scratch:
-        jobs = [(weights, Path(scratch) / str(number)) for number, weights in enumerate(learnt.folds)]
-        for _, directory in jobs:
-            directory.mkdir()
-        export_graphs(jobs, [_deployed_graph(plan.options)])
+        names = (_deployed_graph(plan.options),)
+        jobs = [Job(one, Path(scratch) / str(number), names) for number, one in enumerate(learnt.folds)]
+        for job in jobs:
+            job.directory.mkdir()
+        export_graphs(jobs)
         folds = [
-            Fold(replace(bundle, directory=directory), plan.rows_of_fold(number))
-            for number, (_, directory) in enumerate(jobs)
+            Fold(replace(bundle, directory=job.directory), plan.rows_of_fold(number))
+            for number, job in enumerate(jobs)
         ]
         return calibrate_in_folds(bundle, folds, history, budget, progress.advance, trimming)
 

@@ -12,7 +12,7 @@ from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.errors import ConfigurationError, HistoryError, UsageError
 from edge_agent.contract.off_condition import OffCondition, parse_off_condition
 from edge_agent.contract.trailing import POLICIES
-from trainer.model_options import INFERENCE, ModelOptions, broken_model_rule
+from trainer.model_options import ModelOptions, broken_model_rule
 from trainer.parts import Parts
 
 _LEAST = {
@@ -41,12 +41,9 @@ class FitOptions(ModelOptions):
     Attributes:
         name: of the bundle.
         window_length: T, ticks; None is 60, or a tenth of a short history.
-        units: of the LSTM layers.
         max_gap_ticks: a longer gap starts over.
         epochs, batch_size, learning_rate, patience, windows_per_epoch, seed: of training.
         alarms_per_week: the alarm budget of one asset.
-        inference: `step` or `window`, the mode that is calibrated and deployed; `auto` is `step` where the
-            architecture has one.
         adaptation: what is usual of late, one of `trailing.POLICIES`; `auto` is `trailing` for a history that spans
             `usual_days` and `frozen` for a shorter one, which has not seen what is usual.
         usual_days: how far back what is usual of late looks.
@@ -60,7 +57,6 @@ class FitOptions(ModelOptions):
 
     name: str = "model"
     window_length: int | None = None
-    units: tuple[int, ...] = (128, 64, 32)
     max_gap_ticks: int = 60
     epochs: int = 30
     batch_size: int = 64
@@ -69,7 +65,6 @@ class FitOptions(ModelOptions):
     windows_per_epoch: int = 2048
     seed: int = 0
     alarms_per_week: float = 1.0
-    inference: str = "auto"
     adaptation: str = "auto"
     usual_days: float = 14.0
     labels: str | None = None
@@ -77,13 +72,6 @@ class FitOptions(ModelOptions):
     off_when: str = ""
     settle_ticks: int = 0
     alarms: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def mode(self) -> str:
-        """Return the mode of inference that is calibrated and deployed, `step` or `window`."""
-        if self.inference != "auto":
-            return self.inference
-        return "window" if self.attention_heads else "step"
 
     def off_condition(self, sensors: Collection[str]) -> OffCondition | None:
         """Return when the machine is off, None where it never is.
@@ -125,8 +113,6 @@ def broken_rule(key: str, value: Any) -> str | None:
         return broken_model_rule(key, value)
     if key in _LEAST:
         return _broken_number(value, _LEAST[key], whole=key not in _FRACTIONS)
-    if key == "units":
-        return _broken_units(value)
     if key == "units_of_sensors":
         pairs = isinstance(value, dict) and all(isinstance(unit, str) for unit in value.values())
         return None if pairs else "must be a table of units by the names of the sensors"
@@ -134,9 +120,8 @@ def broken_rule(key: str, value: Any) -> str | None:
         return _broken_alarms(value)
     if not isinstance(value, str) or not value.strip():
         return "must be text"
-    for name, policies in (("inference", INFERENCE), ("adaptation", ADAPTATIONS)):
-        if key == name and value not in policies:
-            return f"is {value!r}, known are {', '.join(policies)}"
+    if key == "adaptation" and value not in ADAPTATIONS:
+        return f"is {value!r}, known are {' and '.join(ADAPTATIONS)}"
     if key == "off_when":
         return _broken_off_condition(value)
     return None
@@ -150,13 +135,6 @@ def _broken_number(value: Any, least: float, whole: bool) -> str | None:
     if value > _LARGEST or not math.isfinite(value):
         return f"is {value}, at most {_LARGEST} is possible"
     return None
-
-
-def _broken_units(value: Any) -> str | None:
-    if not isinstance(value, list | tuple) or not value:
-        return "must be a list of whole numbers, one for each layer"
-    broken = (_broken_number(units, 1, whole=True) for units in value)
-    return next((f"a layer {rule}" for rule in broken if rule), None)
 
 
 def _broken_alarms(value: Any) -> str | None:

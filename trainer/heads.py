@@ -85,3 +85,11 @@ class Head:
         else:
             bias = zero
         return bias.reshape(-1).astype(np.float32)
+
+    def state_constants(self, sensors: int) -> tuple[Float32, Float32]:
+        """Return (F,), 0 at the state's sensor and 1 elsewhere, and (C, F), the state's values in its column."""
+        keep = np.ones(sensors, np.float32)
+        keep[self.state_sensor] = 0.0
+        values = np.zeros((len(self.state_values), sensors), np.float32)
+        values[:, self.state_sensor] = self.state_values
+        return keep, values

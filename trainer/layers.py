@@ -1,29 +1,35 @@
 """Layers of the model that Keras does not have: the highway, and what turns raw outputs into a forecast."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from trainer.backend import keras
+from trainer.heads import Head
 from trainer.highway import ewma_matrix
-
-if TYPE_CHECKING:
-    from trainer.model import ModelSpec
 
 
 class Highway(keras.layers.Layer):  # type: ignore[misc]
     """The ridge regression, with weights that training leaves alone; in float32 whatever the policy is.
 
     The EWMAs are one product with a constant matrix: (T, T) for every step, its last rows for the last step only.
+
+    Args:
+        spans: of the EWMAs, ticks.
+        length: T.
+        shape: of its weights, regressors by outputs.
+        last_only: whether only the last step is computed.
+        **kwargs: of a layer.
     """
 
-    def __init__(self, spec: "ModelSpec", last_only: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, spans: Sequence[int], length: int, shape: tuple[int, int], last_only: bool, **kwargs: Any
+    ) -> None:
         super().__init__(dtype="float32", **kwargs)
         self._last_only = last_only
-        first = spec.window_length - 1 if last_only else 0
-        length = spec.window_length
-        self._averages = [ewma_matrix(span, length)[first:].astype(np.float32) for span in spec.spans]
-        shape = (spec.highway_rows, spec.outputs)
+        first = length - 1 if last_only else 0
+        self._averages = [ewma_matrix(span, length)[first:].astype(np.float32) for span in spans]
         self.weight = self.add_weight(name="weight", shape=shape, initializer="zeros", trainable=False)
 
     def call(self, values: Any) -> Any:
@@ -40,11 +46,11 @@ class Highway(keras.layers.Layer):  # type: ignore[misc]
 class StateReadout(keras.layers.Layer):  # type: ignore[misc]
     """Raw outputs of the head `softmax` (B, H * (F + C)) → forecast (B, H, F, 1) and state probability (B, H, C)."""
 
-    def __init__(self, spec: "ModelSpec", **kwargs: Any) -> None:
+    def __init__(self, head: Head, sensors: int, horizons: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._shape = (-1, spec.horizons, spec.sensors + len(spec.head.state_values))
-        self._sensors = spec.sensors
-        self._keep, self._values = state_constants(spec)
+        self._shape = (-1, horizons, sensors + len(head.state_values))
+        self._sensors = sensors
+        self._keep, self._values = head.state_constants(sensors)
 
     def call(self, raw: Any) -> Any:
         """Return forecast and probability."""
@@ -54,12 +60,3 @@ class StateReadout(keras.layers.Layer):  # type: ignore[misc]
         points = shaped[..., : self._sensors] * self._keep
         expected = ops.matmul(probability, ops.convert_to_tensor(self._values))
         return ops.expand_dims(points + expected, axis=-1), probability
-
-
-def state_constants(spec: "ModelSpec") -> tuple[Any, Any]:
-    """Return (F,) with 0 at the state's sensor and 1 elsewhere, and (C, F) with the state's values in its column."""
-    keep = np.ones(spec.sensors, np.float32)
-    keep[spec.head.state_sensor] = 0.0
-    values = np.zeros((len(spec.head.state_values), spec.sensors), np.float32)
-    values[:, spec.head.state_sensor] = spec.head.state_values
-    return keep, values

@@ -344,7 +344,9 @@ def _assemble(
     # Sums of the head stay in float32 whatever the policy is: a forecast is held against readings of six digits.
     raw = layers.Dense(spec.outputs, kernel_initializer="zeros", name="head", dtype="float32")(hidden)
     if spec.highway:
-        linear = Highway(spec, last_only, name="highway")(window[:, :, : spec.sensors])
+        linear = Highway(
+            spec.spans, spec.window_length, (spec.highway_rows, spec.outputs), last_only, name="highway"
+        )(window[:, :, : spec.sensors])
         raw = layers.Add(name="forecast", dtype="float32")([linear, raw])
     return keras.Model(window, _read_out(spec, raw) if last_only else raw)
 
@@ -392,6 +394,6 @@ def _attended(spec: ModelSpec, hidden: Any, last_only: bool, seed: int, dtype: s
 
 def _read_out(spec: ModelSpec, raw: Any) -> Any:
     if spec.head.kind == "softmax":
-        return StateReadout(spec, name="state_readout")(raw)
+        return StateReadout(spec.head, spec.sensors, spec.horizons, name="state_readout")(raw)
     shape = (spec.horizons, spec.sensors, spec.parameters)
     return keras.layers.Reshape(shape, name="shaped")(raw)

@@ -4,23 +4,22 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_agent.contract.bundle import PRECISIONS, RUNTIMES
 from edge_agent.contract.errors import UsageError
-
-if TYPE_CHECKING:
-    from trainer.fit_options import FitOptions
 
 HEADS = ("point", "gaussian", "quantile", "softmax")
 NORMALISATIONS = ("none", "batch", "layer")
 LOSSES = ("auto", "mse", "huber")
 SCHEDULES = ("constant", "cosine", "plateau")
 INFERENCE = ("auto", "step", "window")
+LARGEST_LAYER = 2**16
 MANY_LAYERS = 4
 """With more of them over-fitting is likely."""
 
 _CHOICES = {
+    "inference": INFERENCE,
     "head": HEADS,
     "normalisation": NORMALISATIONS,
     "loss": LOSSES,
@@ -39,6 +38,9 @@ class ModelOptions:
     """The part of `FitOptions` on the network.
 
     Attributes:
+        units: of the LSTM layers, first to last.
+        inference: `step` or `window`, the mode that is calibrated and deployed; `auto` is `step` where the
+            architecture has one.
         horizons: H, forecasts 1 to H ticks ahead; scoring uses the first.
         highway: forecast what is linear by the ridge regression; without it the LSTM forecasts alone.
         convolution: filters and kernel size of a causal convolution before the LSTM; empty is none.
@@ -57,6 +59,8 @@ class ModelOptions:
         runtime: `onnx` or `litert`, with which it is.
     """
 
+    units: tuple[int, ...] = (128, 64, 32)
+    inference: str = "auto"
     horizons: int = 1
     highway: bool = True
     convolution: tuple[int, ...] = ()
@@ -78,6 +82,13 @@ class ModelOptions:
     precision: str = "float32"
     runtime: str = "onnx"
 
+    @property
+    def mode(self) -> str:
+        """Return the mode of inference that is calibrated and deployed, `step` or `window`."""
+        if self.inference != "auto":
+            return self.inference
+        return "window" if self.attention_heads else "step"
+
 
 def broken_model_rule(key: str, value: Any) -> str | None:
     """Return the rule that the value of a field of `ModelOptions` breaks, as the end of a sentence.
@@ -95,8 +106,8 @@ def broken_model_rule(key: str, value: Any) -> str | None:
         return None if isinstance(value, str) and value.strip() else "must be text"
     if key == "quantiles":
         return _broken_quantiles(value)
-    if key == "convolution":
-        return _broken_convolution(value)
+    if key in ("convolution", "units"):
+        return _broken_sizes(key, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"is {value!r}, must be a number"
     if key in _COUNTS:
@@ -121,12 +132,20 @@ def _broken_quantiles(value: Any) -> str | None:
     return None
 
 
-def _broken_convolution(value: Any) -> str | None:
-    whole = isinstance(value, list | tuple) and all(type(one) is int and one >= 1 for one in value)
-    return None if whole and len(value) == 2 else "must be two whole numbers, filters and kernel size"
+def _broken_sizes(key: str, value: Any) -> str | None:
+    if not isinstance(value, list | tuple) or not value:
+        return "must be a list of whole numbers" + (", one for each layer" if key == "units" else "")
+    for size in value:
+        if isinstance(size, bool) or not isinstance(size, int):
+            return f"a layer is {size!r}, must be a whole number"
+        if not 1 <= size <= LARGEST_LAYER:
+            return f"a layer is {size}, at least 1 is needed, at most {LARGEST_LAYER} is possible"
+    if key == "convolution" and len(value) != 2:
+        return "must be two numbers, filters and kernel size"
+    return None
 
 
-def check_together(options: "FitOptions") -> None:
+def check_together(options: ModelOptions) -> None:
     """Refuse options that do not go together.
 
     Raises:
@@ -146,7 +165,7 @@ def check_together(options: "FitOptions") -> None:
         raise UsageError("--state-sensor: goes with --head softmax, and that with it")
 
 
-def model_notices(options: "FitOptions") -> list[str]:
+def model_notices(options: ModelOptions) -> list[str]:
     """Return what a person should know of the options before they are trained with."""
     notices = []
     if len(options.units) > MANY_LAYERS:

@@ -12,7 +12,6 @@ import numpy as np
 from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
 from trainer.highway import ewma_gain
-from trainer.layers import state_constants
 from trainer.model import ForecasterWeights, without_batch_normalisation
 
 Tensor = TypeVar("Tensor")
@@ -151,7 +150,7 @@ def _head(
     if spec.head.kind != "softmax":
         return {"forecast": ops.reshape(raw, (spec.horizons, spec.sensors, spec.parameters))}
     states = len(spec.head.state_values)
-    keep, values = state_constants(spec)
+    keep, values = spec.head.state_constants(spec.sensors)
     points, logits = ops.split_last(
         ops.reshape(raw, (spec.horizons, spec.sensors + states)), [spec.sensors, states]
     )
