@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.bundle import read_bundle, read_golden
-from edge_agent.detector import load_detector
+from edge_agent.contract.errors import ConfigurationError
+from edge_agent.detector import golden_samples, load_detector, open_detector
 from edge_agent.history import read_history
 from tests.commands import column, run, table, text, two_assets
 from tests.tiny_machine import START, TINY_BUNDLE, normal_values, samples_of
@@ -195,6 +196,64 @@ def test_the_same_seed_gives_the_same_forecasts(pumps: Fitted, tmp_path: Path) -
         np.testing.assert_array_equal(found[name], values)
     assert second.manifest.threshold == first.manifest.threshold
     assert {**again.record, "bundle": "", "sha256": ""} == {**pumps.record, "bundle": "", "sha256": ""}
+
+
+# Other runtimes, precisions and heads.
+
+
+def test_both_runtimes_score_alike(pumps: Fitted) -> None:
+    """A float32 bundle runs with LiteRT in place of ONNX Runtime, in either mode: golden samples and scores hold."""
+    values = normal_values(60, seed=5)
+    values[40:, 2] += 3.0
+    for mode in ("step", "window"):
+        expected = load_detector(pumps.bundle, mode).process(samples_of(values))
+        detector = load_detector(pumps.bundle, mode, runtime="litert")
+        assert (detector.forecaster.runtime, detector.forecaster.inference) == ("litert", mode)
+        found = detector.process(samples_of(values))
+        np.testing.assert_allclose(found.forecast, expected.forecast, rtol=1e-4)
+        np.testing.assert_allclose(found.score, expected.score, atol=1e-3)
+        assert [event.kind for event in found.events] == [event.kind for event in expected.events]
+
+
+def test_an_int8_bundle_is_calibrated_and_runs_as_it_was_fitted(pumps: Fitted, tmp_path: Path) -> None:
+    """`--precision int8 --runtime litert`: eight graphs with figures, its own golden samples, and no other runtime."""
+    words = ("--precision", "int8", "--runtime", "litert", "--units", "24", "--epochs", "0", "--window", "8")
+    fitted = _fit(pumps.history, tmp_path / "int8", *words)
+    manifest = read_bundle(fitted.bundle).manifest
+    assert (manifest.runtime, manifest.precision, manifest.inference) == ("litert", "int8", "step")
+    assert len(fitted.record["parity"]) == len(fitted.record["sizes"]) == 8
+    assert set(fitted.record["sizes"]) < set(manifest.files)
+    detector = load_detector(fitted.bundle)
+    assert (detector.forecaster.runtime, detector.forecaster.provider) == ("litert", "cpu")
+    golden = read_golden(detector.bundle)["step_forecast"]
+    with pytest.raises(
+        ConfigurationError, match=r"bundle\.runtime: onnx: the thresholds of this int8 bundle"
+    ):
+        load_detector(fitted.bundle, runtime="onnx")
+    # The float32 graph beside it forecasts a little differently: int8 is what was calibrated.
+    whole = replace(detector.bundle, manifest=replace(manifest, precision="float32"))
+    other = open_detector(whole).process(golden_samples(read_golden(whole)["values"])).forecast
+    assert 0 < np.nanmax(np.abs(other - golden) / manifest.scaling.scale) < 0.1
+
+
+def test_attention_and_a_state_make_a_bundle_of_windows(pumps: Fitted, tmp_path: Path) -> None:
+    """Without a step form windows are chosen, and said; the manifest tells of architecture, head and states."""
+    rows = table(ROWS)
+    for number, row in enumerate(rows[1:]):
+        row[2] = ("0", "2.5", "1")[number // 10 % 3]
+    history = tmp_path / "states.csv"
+    history.write_bytes(text(rows))
+    words = ("--attention", "2", "--head", "softmax", "--state-sensor", CONSTANT, "--horizons", "2")
+    fitted = _fit(history, tmp_path / "bundle", *words, *_words(pumps.history.parent))
+    assert "attention has no step form: the bundle is calibrated for windows" in fitted.notes
+    manifest = load_detector(fitted.bundle).bundle.manifest
+    assert (manifest.inference, manifest.head, manifest.horizons) == ("window", "softmax", (1, 2))
+    assert manifest.architecture["step_form"] is False
+    assert manifest.architecture["kind"] == "lstm+attention+highway"
+    assert manifest.architecture["state"] == {"sensor": CONSTANT, "values": [0.0, 1.0, 2.5]}
+    assert set(fitted.record["parity"]) == {WINDOW_GRAPH, TFLITE_WINDOW}
+    with pytest.raises(ConfigurationError, match=r"has no step\.onnx: its architecture runs on windows only"):
+        load_detector(fitted.bundle, "step")
 
 
 # A bundle is whole or not there.
