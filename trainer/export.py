@@ -176,22 +176,30 @@ def _window_graph(weights: ForecasterWeights) -> bytes:
         input_signature=signature,
         opset=OPSET,
     )
-    _name_ends(graph.graph)
+    _rename(graph.graph)
     onnx.checker.check_model(graph)
     content: bytes = graph.SerializeToString()
     return content
 
 
-def _name_ends(graph: Any) -> None:
-    """Name the input and the outputs of a window graph; which is which is seen by the number of axes."""
+def _rename(graph: Any) -> None:
+    """Name the input and the outputs of a window graph, and number all else: the names it comes with differ each time.
+
+    Which output is which is seen by the number of axes.
+    """
     outputs = {4: "forecast", 3: "state_probability"}
-    renamed = {graph.input[0].name: "window"}
+    renamed = {"": "", graph.input[0].name: "window"}
     renamed |= {end.name: outputs[len(end.type.tensor_type.shape.dim)] for end in graph.output}
-    for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-    for end in (*graph.input, *graph.output):
+    inner = [*(one.name for one in graph.initializer), *(name for node in graph.node for name in node.output)]
+    for name in inner:
+        renamed.setdefault(name, f"tensor_{len(renamed):05}")
+    for number, node in enumerate(graph.node):
+        node.name = f"node_{number:05}"
+        node.input[:] = [renamed[name] for name in node.input]
+        node.output[:] = [renamed[name] for name in node.output]
+    for end in (*graph.input, *graph.output, *graph.initializer):
         end.name = renamed[end.name]
+    del graph.value_info[:]
 
 
 def _trace_window(weights: ForecasterWeights) -> Any:
