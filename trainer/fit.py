@@ -5,6 +5,7 @@ which nothing was fitted on, calibrates the threshold. A short history is cut in
 """
 
 import importlib.metadata
+import math
 import platform
 import shutil
 import tempfile
@@ -257,8 +258,9 @@ def _architecture(plan: Plan) -> dict[str, Any]:
     if head.kind == "softmax":
         place, scaling = plan.layout.forecast[head.state_sensor], plan.scaling
         values = np.asarray(head.state_values) * scaling.scale[place] + scaling.centre[place]
-        # Six digits are those of a reading.
-        states = [float(f"{value:.6g}") for value in values]
+        # The values were scaled in float32, of whose digits the last are not those of a reading.
+        digits = 6 - math.ceil(math.log10(scaling.scale[place]))
+        states = [round(float(value), digits) for value in values]
         record["state"] = {"sensor": plan.cleaned.sensors[place], "values": states}
     return record
 
