@@ -225,7 +225,7 @@ def _head(
     forecast = [sensors[place] for place in layout.forecast]
     if name not in forecast:
         raise HistoryError(
-            f"no sensor {name} is forecast, which would hold the operating state; there are {', '.join(forecast)}"
+            f"no sensor {name}, which would hold the operating state; there are {', '.join(forecast)}"
         )
     scaled = scaling.apply(rows)[:, list(sensors).index(name)]
     values = np.unique(scaled[np.isfinite(scaled)])
