@@ -6,7 +6,7 @@ from typing import Any
 from edge_agent.history import add_history_options, history_format, read_history
 from trainer.cleaning import clean
 from trainer.console import Console
-from trainer.inspection import DataReport, SensorReport, inspect
+from trainer.inspection import CONSTANT, DataReport, SensorReport, inspect
 
 _HEADER = ("sensor", "missing", "min", "0.1 %", "mean", "99.9 %", "max", "longest hold", "warnings")
 
@@ -29,11 +29,12 @@ def inspect_command(options: argparse.Namespace, console: Console) -> dict[str, 
 
 
 def say_warnings(report: DataReport, console: Console) -> None:
-    """Say what a person should look at before a forecaster is fitted."""
-    for warning in report.all_warnings:
-        console.say(f"data: {warning}")
-    if report.all_warnings:
-        console.say("data: `trainer inspect` shows more of this history")
+    """Say what a person should look at before a forecaster is fitted; cleaning has told of constant sensors."""
+    warnings = [text for text in report.all_warnings if not text.endswith(f": {CONSTANT}")]
+    for warning in warnings:
+        console.note(warning)
+    if warnings:
+        console.note("trainer inspect shows more of this history")
 
 
 def _show(report: DataReport, console: Console) -> None:

@@ -16,6 +16,7 @@ from edge_agent.contract.types import Float32, Float64
 from edge_agent.contract.unit_jump import conversions_of
 from trainer.cleaning import Cleaned
 
+CONSTANT = "constant"
 LOOKED_AT = 200_000
 """Rows that quantiles and correlations are taken from."""
 BLOCKS = 20
@@ -215,7 +216,7 @@ def _missing_warnings(missing: float) -> list[str]:
 def _moving_warnings(some: Float64, constant: bool, stands: int, hold: int, interval: float) -> list[str]:
     """Return what is odd about how a sensor moves, by some of its readings and what `_holds` found in all."""
     if constant:
-        return ["constant"]
+        return [CONSTANT]
     share = float(np.unique(some, return_counts=True)[1].max()) / len(some)
     if share >= NEARLY_CONSTANT:
         return [f"nearly constant, {share:.1%} of the readings are the same"]

@@ -18,7 +18,7 @@ def nearest_centre_distance(state: Float64, centres: Float64, present: Bool | No
         square -= 0.5 * np.einsum("kd,kd->k", centres, centres)[:, None]
         nearest = np.einsum("nd,nd->n", state, state)
         nearest -= 2.0 * np.maximum.reduce(square, axis=0)
-        nearest *= 1.0 / state.shape[1]
+        nearest *= 1.0 / max(state.shape[1], 1)
         return np.sqrt(np.maximum(nearest, 0.0))
     seen = present.astype(np.float64)
     masked = state * seen
