@@ -477,6 +477,7 @@ def open_agent(settings: Settings) -> Agent:
         settings.quality.rules,
         settings.alarms.changes,
         settings.adaptation.budget_controller,
+        None if chosen.runtime == "auto" else chosen.runtime,
     )
     if settings.bundle.provider == "auto":
         log.info("provider auto: running on %s", detector.forecaster.provider)

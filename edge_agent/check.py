@@ -16,7 +16,7 @@ from edge_agent.web import Pages, WebServer
 BROKER_SECONDS = 5.0
 # 2025-01-01: this program did not exist before, so an earlier clock has not been set.
 _EARLIEST_CLOCK = 1_735_689_600.0
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _tried(name: str, attempt: Callable[[], str]) -> Finding:
 
 
 def _installed() -> dict[str, str]:
-    """Return the versions of the ONNX Runtime distributions that are installed."""
+    """Return the versions of the runtimes' distributions that are installed."""
     versions: dict[str, str] = {}
     for name in _RUNTIMES:
         try:
@@ -80,7 +80,7 @@ def _installed() -> dict[str, str]:
 
 
 def _packages(installed: dict[str, str]) -> str:
-    if len(installed) > 1:
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(installed):
         raise ConfigurationError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "uninstall both, then install one of the extras `cpu` and `gpu`"
@@ -95,12 +95,18 @@ def _bundle(settings: Settings) -> str:
     chosen = settings.bundle
     inference = None if chosen.inference == "auto" else chosen.inference
     detector = load_detector(
-        chosen.path, inference, chosen.provider, settings.quality.rules, settings.alarms.changes
+        chosen.path,
+        inference,
+        chosen.provider,
+        settings.quality.rules,
+        settings.alarms.changes,
+        runtime=None if chosen.runtime == "auto" else chosen.runtime,
     )
     manifest, forecaster = detector.bundle.manifest, detector.forecaster
     return (
         f"{manifest.name} {manifest.version}, {len(manifest.sensors)} sensors every "
-        f"{manifest.sampling_interval_seconds:g} s, {forecaster.inference} on {forecaster.provider}"
+        f"{manifest.sampling_interval_seconds:g} s, {forecaster.inference} with {forecaster.runtime} "
+        f"on {forecaster.provider}"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import AlarmRules, forget_alarms
-from edge_agent.contract.bundle import Bundle, read_bundle, read_golden
+from edge_agent.contract.bundle import Bundle, graph_file, read_bundle, read_golden
 from edge_agent.contract.drift import DriftState
 from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET
@@ -27,7 +27,8 @@ from edge_agent.forecast_chain import ForecastChain
 from edge_agent.forecaster import Forecaster
 from edge_agent.judge import Judge, Verdict
 
-GOLDEN_TOLERANCE = 1e-4
+GOLDEN_TOLERANCES = {"float32": 1e-4, "int8": 2e-2}
+"""Rounding to int8 turns the last bit in which two processors differ into a whole step."""
 
 
 class Detector:
@@ -168,11 +169,29 @@ def _replace(
         getattr(state, item.name)[assets] = getattr(fresh, item.name)
 
 
-def open_detector(bundle: Bundle, inference: str | None = None, provider: str = "cpu") -> Detector:
-    """Return a detector on a bundle that is in memory, without running its golden samples."""
+def open_detector(
+    bundle: Bundle, inference: str | None = None, provider: str = "cpu", runtime: str | None = None
+) -> Detector:
+    """Return a detector on a bundle that is in memory, without running its golden samples.
+
+    Raises:
+        ConfigurationError: the bundle has no graph for what is asked for.
+    """
     manifest = bundle.manifest
-    mode = inference or manifest.inference
-    return Detector(bundle, Forecaster(bundle.directory, mode, manifest.state_size, provider))
+    mode, engine = inference or manifest.inference, runtime or manifest.runtime
+    if manifest.precision != "float32" and engine != manifest.runtime:
+        raise ConfigurationError(
+            f"bundle.runtime: {engine}: the thresholds of this {manifest.precision} bundle are those of "
+            f"{manifest.runtime}; fit one with --runtime {engine}"
+        )
+    graph = graph_file(mode, engine, manifest.precision)
+    if not (bundle.directory / graph).is_file():
+        why = (
+            "" if manifest.architecture.get("step_form", True) else ": its architecture runs on windows only"
+        )
+        raise ConfigurationError(f"bundle.inference: {mode}: {bundle.directory} has no {graph}{why}")
+    forecaster = Forecaster(bundle.directory, mode, manifest.state_size, provider, engine, manifest.precision)
+    return Detector(bundle, forecaster)
 
 
 def load_detector(
@@ -182,6 +201,7 @@ def load_detector(
     rules: QualityRules | None = None,
     alarms: Mapping[str, Any] | None = None,
     adaptive: bool = True,
+    runtime: str | None = None,
 ) -> Detector:
     """Read a bundle, hold it against its hashes, run its golden samples, and return its detector.
 
@@ -192,13 +212,14 @@ def load_detector(
         rules: of the sensor gate; the golden samples are run without them.
         alarms: what differs from the bundle's alarm rules, see `changed_rules`.
         adaptive: see `Detector`.
+        runtime: `onnx` or `litert`; None takes the one it was calibrated with.
 
     Raises:
         BundleError: the bundle is damaged or does not give what its golden samples say.
         ConfigurationError: a rule names a sensor that the bundle does not have, or does not go with the bundle's.
     """
     bundle = read_bundle(directory)
-    detector = open_detector(bundle, inference, provider)
+    detector = open_detector(bundle, inference, provider, runtime)
     check_golden(detector)
     manifest = bundle.manifest
     try:
@@ -212,19 +233,20 @@ def check_golden(detector: Detector) -> None:
     """Run the golden samples and compare.
 
     Raises:
-        BundleError: a forecast or statistic differs by more than 1e-4 (window mode: forecasts only by the mode's own).
+        BundleError: a forecast or statistic differs by more than the tolerance of the bundle's precision.
     """
     bundle = detector.bundle
     golden = read_golden(bundle)
     mode = detector.forecaster.inference
     outcomes = detector.process(golden_samples(golden["values"]))
     scale = bundle.manifest.scaling.scale
+    tolerance = GOLDEN_TOLERANCES[bundle.manifest.precision]
     for name, found in (("forecast", outcomes.forecast / scale), ("statistic", outcomes.statistic)):
         expected = golden[f"{mode}_{name}"]
         expected = expected / scale if name == "forecast" else expected
         difference = np.abs(found - expected)
         same_nan = np.array_equal(np.isnan(found), np.isnan(expected))
-        if not same_nan or np.nanmax(difference, initial=0.0) > GOLDEN_TOLERANCE * max(
+        if not same_nan or np.nanmax(difference, initial=0.0) > tolerance * max(
             1.0, float(np.nanmax(np.abs(expected), initial=0.0))
         ):
             raise BundleError(f"{bundle.directory}: golden.npz: {mode} {name} is not reproduced")

@@ -1,19 +1,21 @@
-"""Run the forecaster's graphs with ONNX Runtime; no other module knows ONNX Runtime."""
+"""Run the forecaster's graphs, with ONNX Runtime or LiteRT; no other module knows ONNX Runtime.
+
+ONNX Runtime is imported when a graph is opened: a very small device has LiteRT in its place.
+"""
 
 import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.bundle import CHUNK, graph_file
+from edge_agent.contract.errors import BundleError, ConfigurationError
+from edge_agent.contract.types import Float32
+from edge_agent.litert import LiteRtGraph
 
 # A daemon beside a machine reports to nobody but its operator; after the import it would be too late to say so.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime
-from numpy.typing import NDArray
-
-from edge_agent.contract.bundle import CHUNK
-from edge_agent.contract.errors import BundleError, ConfigurationError
-from edge_agent.contract.types import Float32
 
 MAX_BATCH = 256
 """Larger batches are no faster on a CPU and cost memory (the window graph: 249 MB at 1024)."""
@@ -31,10 +33,18 @@ class OnnxGraph:
 
     Raises:
         BundleError: the file is not a graph ONNX Runtime can load.
-        ConfigurationError: `cuda` was asked for and is not what the session got.
+        ConfigurationError: `cuda` was asked for and is not what the session got, or ONNX Runtime is not installed.
     """
 
+    batch = MAX_BATCH
+
     def __init__(self, path: Path, provider: str = "cpu") -> None:
+        try:
+            import onnxruntime
+        except ImportError as reason:
+            raise ConfigurationError(
+                "bundle.runtime: onnx needs the package onnxruntime: install the extra `cpu` or `gpu`"
+            ) from reason
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -65,24 +75,46 @@ class OnnxGraph:
 
 
 class Forecaster:
-    """The forms of one forecaster: the step and the chunk, which carry state, or the window.
+    """The forms of one forecaster: the step and, where there is one, the chunk, which carry state, or the window.
 
     Args:
         directory: the bundle's directory.
         inference: `step` (O(1) a sample, carries state) or `window` (stateless, O(T)).
         state_size: width of the packed state of the step graph.
-        provider: see `OnnxGraph`.
+        provider: see `OnnxGraph`; LiteRT runs on the CPU only.
+        runtime: `onnx` or `litert`.
+        precision: `float32` or `int8`.
+
+    Raises:
+        BundleError: there is no such graph that could be loaded.
+        ConfigurationError: the runtime is not installed, or the provider is not to be had.
     """
 
-    def __init__(self, directory: Path, inference: str, state_size: int, provider: str = "cpu") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        inference: str,
+        state_size: int,
+        provider: str = "cpu",
+        runtime: str = "onnx",
+        precision: str = "float32",
+    ) -> None:
         self.inference = inference
         self.state_size = state_size
-        self._graph = OnnxGraph(directory / f"{inference}.onnx", provider)
-        self._chunk = OnnxGraph(directory / CHUNK, provider) if inference == "step" else None
+        self.runtime = runtime
+        path = directory / graph_file(inference, runtime, precision)
+        if runtime == "litert" and provider == "cuda":
+            raise ConfigurationError("bundle.provider: cuda was asked for, but LiteRT runs on the CPU only")
+        self._graph = LiteRtGraph(path) if runtime == "litert" else OnnxGraph(path, provider)
         self.provider = self._graph.provider
+        # All rows of a batch share the scale of what int8 rounds: one outlier would blur the others sixteen-fold.
+        self._batch = 1 if precision == "int8" else self._graph.batch
+        chunk = directory / CHUNK
+        runs_chunks = path.name == graph_file("step") and chunk.exists()
+        self._chunk = OnnxGraph(chunk, provider) if runs_chunks else None
 
     def advance(self, inputs: Float32, state: Float32) -> Float32:
-        """Advance L ticks.
+        """Advance L ticks: in one run where there is a graph for it, or one by one.
 
         Args:
             inputs: (B, L, I) scaled inputs.
@@ -91,15 +123,18 @@ class Forecaster:
         Returns:
             The forecasts (B, L, H, F, P) of the ticks after each.
         """
-        if inputs.shape[1] == 1 or self._chunk is None:
-            return self._in_batches(self._graph, inputs[:, 0], state)[:, None]
-        return self._in_batches(self._chunk, inputs, state)
+        ticks = inputs.shape[1]
+        if ticks == 1:
+            return self._carried(self._graph, inputs[:, 0], state)[:, None]
+        if self._chunk is not None:
+            return self._carried(self._chunk, inputs, state)
+        return np.stack([self._carried(self._graph, inputs[:, tick], state) for tick in range(ticks)], axis=1)
 
-    def _in_batches(self, graph: OnnxGraph, inputs: Float32, state: Float32) -> Float32:
+    def _carried(self, graph: "OnnxGraph | LiteRtGraph", inputs: Float32, state: Float32) -> Float32:
         """Run a graph that carries state, however many assets there are."""
         forecasts = []
-        for at in range(0, len(inputs), MAX_BATCH):
-            part = slice(at, at + MAX_BATCH)
+        for at in range(0, len(inputs), self._batch):
+            part = slice(at, at + self._batch)
             forecast, state[part] = graph.run_in_order(
                 _CARRIED, {"input": inputs[part], "state": state[part]}
             )
@@ -109,8 +144,8 @@ class Forecaster:
     def window(self, windows: Float32) -> Float32:
         """Forecast (B, H, F, P) from windows (B, T, I) of scaled inputs, oldest row first."""
         parts = [
-            self._graph.run_in_order(["forecast"], {"window": windows[at : at + MAX_BATCH]})[0]
-            for at in range(0, len(windows), MAX_BATCH)
+            self._graph.run_in_order(["forecast"], {"window": windows[at : at + self._batch]})[0]
+            for at in range(0, len(windows), self._batch)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

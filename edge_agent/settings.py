@@ -59,6 +59,7 @@ class BundleSettings(_Section):
 
     path: Path
     inference: Literal["auto", "step", "window"] = "auto"
+    runtime: Literal["auto", "onnx", "litert"] = "auto"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.contract.bundle import GOLDEN, MANIFEST, Bundle, read_bundle, read_golden, write_bundle
+from edge_agent.contract.bundle import CHUNK, GOLDEN, MANIFEST, Bundle, read_bundle, read_golden, write_bundle
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.minimum_deviation import DeviationRule
 from edge_agent.contract.off_condition import OffCondition
 from edge_agent.detector import load_detector
-from tests.tiny_machine import SENSORS, TINY_BUNDLE
+from tests.tiny_machine import SENSORS, TINY_BUNDLE, normal_values, samples_of
 
 FILES = sorted(path.name for path in TINY_BUNDLE.iterdir())
 
@@ -69,6 +69,19 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(BundleError, match=name):
         read_bundle(copy)
+
+
+def test_steps_run_without_chunks_but_no_chunk_without_its_hash(copy: Path) -> None:
+    """Without a chunk graph the scores are the same, step by step; one that lies there unlisted is refused."""
+    files = read_bundle(copy).manifest.files
+    _changed(copy, files={name: value for name, value in files.items() if name != CHUNK})
+    with pytest.raises(BundleError, match=rf"files: {CHUNK} must be listed"):
+        read_bundle(copy)
+    (copy / CHUNK).unlink()
+    samples = samples_of(normal_values(60, seed=5))
+    found, expected = (load_detector(place).process(samples) for place in (copy, TINY_BUNDLE))
+    np.testing.assert_allclose(found.forecast, expected.forecast, rtol=1e-4)
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-3)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 1000, 3000])

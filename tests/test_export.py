@@ -1,10 +1,8 @@
-"""Exported graphs forecast what the model forecasts, or are refused."""
+"""Exported graphs are those that were asked for, in the shapes of the contract."""
 
-import shutil
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,106 +11,138 @@ from hypothesis import strategies as st
 
 from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
-from edge_agent.forecaster import OnnxGraph
+from edge_agent.forecaster import Forecaster, OnnxGraph
+from tests.architectures import ARCHITECTURES, Example, random_model, random_windows
+from trainer.chunk_onnx import chunk_graph
 from trainer.export import (
     CHUNK_GRAPH,
     STEP_GRAPH,
-    TFLITE_WINDOW,
     WINDOW_GRAPH,
+    Job,
+    deployed_graphs,
     export_all,
+    export_graphs,
     export_recurrent,
+    graph_names,
 )
-from trainer.model import ModelSpec, build_model, weights_of
-from trainer.verify import TOLERANCE, prove_parity, run_steps
-
-SPEC = ModelSpec(sensors=3, window_length=20, units=(8, 4), horizons=2)
+from trainer.model import weights_of
+from trainer.verify import TOLERANCE, run_steps
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A model, its graphs, and windows to try them on."""
-
-    model: Any
-    directory: Path
-    windows: Float32
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A model whose every weight counts, and its graphs."""
-    rng = np.random.default_rng(0)
-    model = build_model(SPEC, rng.normal(0, 0.3, (10, 6)).astype(np.float32))
-    model.get_layer("head").set_weights([rng.normal(size=(4, 6)), rng.normal(size=6)])
-    directory = tmp_path_factory.mktemp("graphs")
-    export_all(weights_of(model, SPEC), directory)
-    mask = rng.random((7, 20, 3)) < 0.1
-    windows = np.concatenate([rng.normal(size=(7, 20, 3)), mask], axis=2).astype(np.float32)
-    return Exported(model, directory, windows)
+def test_a_bundle_has_a_graph_for_each_mode_runtime_and_precision(rounded: Example) -> None:
+    """Windows and steps in both runtimes and precisions; chunks in float32; with attention windows only."""
+    spec = rounded.weights.spec
+    names = graph_names(spec, "int8")
+    assert sorted(path.name for path in rounded.directory.iterdir()) == sorted(names)
+    assert len(names) == 8
+    assert graph_names(spec) == (
+        "window.onnx", "step.onnx", "window.tflite", "step.tflite", "chunk.onnx",
+    )  # fmt: skip
+    assert graph_names(ARCHITECTURES["attention"], "int8") == (
+        "window.onnx", "window.tflite", "window.int8.onnx", "window.int8.tflite",
+    )  # fmt: skip
 
 
-def test_all_graphs_equal_the_model(exported: Exported) -> None:
-    """Keras, the window graph, T steps from zero state, a chunk of T and LiteRT agree to 1e-5."""
-    deviations = prove_parity(exported.model, SPEC, exported.directory, exported.windows)
-    assert set(deviations) == {WINDOW_GRAPH, STEP_GRAPH, CHUNK_GRAPH, TFLITE_WINDOW}
-    assert max(deviations.values()) <= TOLERANCE
-
-
-def test_graphs_take_any_batch_and_give_named_shapes(exported: Exported) -> None:
-    """Both graphs serve one row and many, bit for bit the same, in the shapes of the contract."""
-    window = OnnxGraph(exported.directory / WINDOW_GRAPH)
-    many = window.run({"window": exported.windows})["forecast"]
-    one = window.run({"window": exported.windows[:1]})["forecast"]
+def test_graphs_take_any_batch_and_give_named_shapes(rounded: Example) -> None:
+    """Both ONNX graphs serve one row and many, bit for bit the same, in the shapes of the contract."""
+    spec, windows = rounded.weights.spec, random_windows(rounded.weights.spec, 7)
+    window = OnnxGraph(rounded.directory / WINDOW_GRAPH)
+    many = window.run({"window": windows})["forecast"]
+    one = window.run({"window": windows[:1]})["forecast"]
     assert many.shape == (7, 2, 3, 1)
     assert (one == many[:1]).all()
-    results = OnnxGraph(exported.directory / STEP_GRAPH).run(
-        {"input": exported.windows[:, 0], "state": np.zeros((7, SPEC.state_size), np.float32)}
+    results = OnnxGraph(rounded.directory / STEP_GRAPH).run(
+        {"input": windows[:, 0], "state": np.zeros((7, spec.state_size), np.float32)}
     )
     assert results["forecast"].shape == (7, 2, 3, 1)
-    assert results["next_state"].shape == (7, SPEC.state_size) == (7, 2 * 12 + 2 * 3)
+    assert results["next_state"].shape == (7, spec.state_size) == (7, 2 * 36 + 2 * 3)
 
 
-def test_state_carries_the_past(exported: Exported) -> None:
+def test_state_carries_the_past(rounded: Example) -> None:
     """Samples before a window change the forecast of the step graph when the state is carried over."""
-    path = exported.directory / STEP_GRAPH
-    fresh = run_steps(path, exported.windows[:, 10:], SPEC.state_size)
-    carried = run_steps(path, exported.windows, SPEC.state_size)
+    forecaster = Forecaster(rounded.directory, "step", rounded.weights.spec.state_size)
+    fresh = run_steps(forecaster, rounded.windows[:, 4:])
+    carried = run_steps(forecaster, rounded.windows)
     assert np.abs(fresh - carried).max() > 1e-3
 
 
-@settings(max_examples=20, deadline=None)
+@dataclass(frozen=True)
+class Recurrent:
+    """A forecaster that carries state.
+
+    Attributes:
+        forecaster: in step mode.
+        inputs: (B, L, I).
+        state: (B, S), not at its beginning.
+    """
+
+    forecaster: Forecaster
+    inputs: Float32
+    state: Float32
+
+
+STEPPED = [name for name, spec in ARCHITECTURES.items() if spec.has_step_form]
+
+
+@pytest.fixture(scope="module", params=[*STEPPED, "LiteRT"])
+def recurrent(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, rounded: Example
+) -> Recurrent:
+    """Every architecture that has a step form, with its chunk graph where it has one, and the step of LiteRT."""
+    if request.param == "LiteRT":
+        spec, directory, runtime = rounded.weights.spec, rounded.directory, "litert"
+    else:
+        spec, directory, runtime = ARCHITECTURES[request.param], tmp_path_factory.mktemp("graphs"), "onnx"
+        export_recurrent(weights_of(random_model(spec), spec), directory)
+        assert {path.name for path in directory.iterdir()} == set(deployed_graphs(spec, "step"))
+    state = np.random.default_rng(1).normal(size=(7, spec.state_size)).astype(np.float32)
+    inputs = random_windows(replace(spec, window_length=20), 7)
+    return Recurrent(Forecaster(directory, "step", spec.state_size, runtime=runtime), inputs, state)
+
+
+def test_chunks_are_for_layers_beside_the_highway_in_float32() -> None:
+    """The default architecture has chunks beside its steps; convolution, int8 and LiteRT have steps alone."""
+    plain, other = ARCHITECTURES["stacked LSTM beside the highway"], ARCHITECTURES["causal convolution"]
+    assert deployed_graphs(plain, "step") == (STEP_GRAPH, CHUNK_GRAPH)
+    assert deployed_graphs(plain, "window") == (WINDOW_GRAPH,)
+    assert deployed_graphs(plain, "step", precision="int8") == ("step.int8.onnx",)
+    assert deployed_graphs(plain, "step", "litert") == ("step.tflite",)
+    assert deployed_graphs(other, "step") == (STEP_GRAPH,)
+    with pytest.raises(ExportError, match="have a chunk form"):
+        chunk_graph(weights_of(random_model(other), other))
+
+
+@settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(1, 19), max_size=4))
-def test_a_chunk_cut_anywhere_is_its_steps(exported: Exported, cuts: list[int]) -> None:
+def test_a_chunk_cut_anywhere_is_its_steps(recurrent: Recurrent, cuts: list[int]) -> None:
     """Wherever ticks are cut into chunks, each forecast and the state at the end are those of single steps."""
-    step, chunk = (OnnxGraph(exported.directory / name) for name in (STEP_GRAPH, CHUNK_GRAPH))
-    once = carried = np.random.default_rng(1).normal(size=(7, SPEC.state_size)).astype(np.float32)
+    inputs, once, carried = recurrent.inputs, recurrent.state.copy(), recurrent.state.copy()
     expected, found = [], []
-    for tick in range(20):
-        done = step.run({"input": exported.windows[:, tick], "state": once})
-        expected.append(done["forecast"])
-        once = done["next_state"]
-    for first, end in pairwise(sorted({0, 20, *cuts})):
-        done = chunk.run({"input": exported.windows[:, first:end], "state": carried})
-        found.append(done["forecast"])
-        carried = done["next_state"]
-    np.testing.assert_allclose(np.concatenate(found, axis=1), np.stack(expected, axis=1), atol=2e-6)
-    np.testing.assert_allclose(carried, once, atol=2e-6)
+    for tick in range(inputs.shape[1]):
+        expected.append(recurrent.forecaster.advance(inputs[:, tick : tick + 1], once)[:, 0])
+    for first, end in pairwise(sorted({0, inputs.shape[1], *cuts})):
+        found.append(recurrent.forecaster.advance(inputs[:, first:end], carried))
+    np.testing.assert_allclose(np.concatenate(found, axis=1), np.stack(expected, axis=1), atol=TOLERANCE)
+    np.testing.assert_allclose(carried, once, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("bias", [1e-3, np.nan])
-def test_deviating_graph_is_refused(exported: Exported, tmp_path: Path, bias: float) -> None:
-    """A graph that deviates or gives NaN is refused by name."""
-    weights = weights_of(exported.model, SPEC)
-    export_recurrent(replace(weights, head_bias=weights.head_bias + np.float32(bias)), tmp_path)
-    for name in (WINDOW_GRAPH, TFLITE_WINDOW, CHUNK_GRAPH):
-        shutil.copy(exported.directory / name, tmp_path / name)
-    with pytest.raises(ExportError, match=r"step\.onnx: forecasts deviate"):
-        prove_parity(exported.model, SPEC, tmp_path, exported.windows)
+def test_a_graph_alone_leaves_nothing_else(rounded: Example, tmp_path: Path) -> None:
+    """Of the int8 step alone, as folds are calibrated with, no float32 graph stays behind."""
+    export_graphs([Job(rounded.weights, tmp_path, ("step.int8.onnx",))])
+    assert [path.name for path in tmp_path.iterdir()] == ["step.int8.onnx"]
+    assert (tmp_path / "step.int8.onnx").read_bytes() == (rounded.directory / "step.int8.onnx").read_bytes()
 
 
-def test_failed_export_is_one_line(exported: Exported, tmp_path: Path) -> None:
+def test_attention_has_no_step_graph(tmp_path: Path) -> None:
+    """What looks at the whole window is refused as a step by its reason."""
+    spec = ARCHITECTURES["attention"]
+    with pytest.raises(ExportError, match="it has no step form"):
+        export_recurrent(weights_of(random_model(spec), spec), tmp_path)
+
+
+def test_failed_export_is_one_line(rounded: Example, tmp_path: Path) -> None:
     """An export that fails in its own process comes back as one clear line."""
-    weights = weights_of(exported.model, SPEC)
-    broken = replace(weights, head_bias=weights.head_bias[:1])
+    broken = replace(rounded.weights, head_bias=rounded.weights.head_bias[:1])
     with pytest.raises(ExportError, match="could not be exported") as failure:
         export_all(broken, tmp_path)
     assert "\n" not in str(failure.value)

@@ -20,14 +20,22 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.bundle import read_bundle, read_golden
-from edge_agent.detector import load_detector
+from edge_agent.contract.errors import ConfigurationError
+from edge_agent.detector import golden_samples, load_detector, open_detector
 from edge_agent.history import read_history
 from tests.commands import column, run, table, text, two_assets
 from tests.tiny_machine import START, TINY_BUNDLE, normal_values, samples_of
 from trainer import fit as fitting
 from trainer.cleaning import clean
 from trainer.cli import main
-from trainer.export import CHUNK_GRAPH, STEP_GRAPH, TFLITE_WINDOW, WINDOW_GRAPH, export_recurrent
+from trainer.export import (
+    CHUNK_GRAPH,
+    STEP_GRAPH,
+    TFLITE_STEP,
+    TFLITE_WINDOW,
+    WINDOW_GRAPH,
+    export_recurrent,
+)
 from trainer.model import ForecasterWeights
 from trainer.release import golden_values
 from trainer.training import _KeepBest
@@ -38,7 +46,8 @@ PLANTS = ["batadal"] if DATA else ["simulated"]
 HOURS = 8761
 ROWS = 300
 CONSTANT, MISSING = "temperature", "level"
-Export = Callable[[ForecasterWeights, Path], None]
+GRAPHS = (WINDOW_GRAPH, STEP_GRAPH, CHUNK_GRAPH, TFLITE_WINDOW, TFLITE_STEP)
+Export = Callable[[ForecasterWeights, Path, str], None]
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ def test_the_forecast_beats_persistence_and_all_graphs_give_it(plant: Fitted) ->
     """On later rows RMSE is below that of the last value, and every graph is within 1e-5 of the trained model."""
     assert plant.record["rmse"] < plant.record["persistence_rmse"]
     parity = plant.record["parity"]
-    assert set(parity) == {WINDOW_GRAPH, STEP_GRAPH, CHUNK_GRAPH, TFLITE_WINDOW}
+    assert set(parity) == set(GRAPHS) == set(plant.record["sizes"])
     assert max(parity.values()) <= TOLERANCE == 1e-5
 
 
@@ -197,14 +206,74 @@ def test_the_same_seed_gives_the_same_forecasts(pumps: Fitted, tmp_path: Path) -
     assert {**again.record, "bundle": "", "sha256": ""} == {**pumps.record, "bundle": "", "sha256": ""}
 
 
+# Other runtimes, precisions and heads.
+
+
+def test_both_runtimes_score_alike(pumps: Fitted) -> None:
+    """A float32 bundle runs with LiteRT in place of ONNX Runtime, in either mode: golden samples and scores hold."""
+    values = normal_values(60, seed=5)
+    values[40:, 2] += 3.0
+    for mode in ("step", "window"):
+        expected = load_detector(pumps.bundle, mode).process(samples_of(values))
+        detector = load_detector(pumps.bundle, mode, runtime="litert")
+        assert (detector.forecaster.runtime, detector.forecaster.inference) == ("litert", mode)
+        found = detector.process(samples_of(values))
+        np.testing.assert_allclose(found.forecast, expected.forecast, rtol=1e-4)
+        np.testing.assert_allclose(found.score, expected.score, atol=1e-3)
+        assert [event.kind for event in found.events] == [event.kind for event in expected.events]
+
+
+def test_an_int8_bundle_is_calibrated_and_runs_as_it_was_fitted(pumps: Fitted, tmp_path: Path) -> None:
+    """`--precision int8 --runtime litert`: eight graphs with figures, its own golden samples, and no other runtime."""
+    words = ("--precision", "int8", "--runtime", "litert", "--units", "24", "--epochs", "0", "--window", "8")
+    fitted = _fit(pumps.history, tmp_path / "int8", *words)
+    manifest = read_bundle(fitted.bundle).manifest
+    assert (manifest.runtime, manifest.precision, manifest.inference) == ("litert", "int8", "step")
+    assert len(fitted.record["parity"]) == len(fitted.record["sizes"]) == 8
+    assert set(fitted.record["sizes"]) < set(manifest.files)
+    detector = load_detector(fitted.bundle)
+    assert (detector.forecaster.runtime, detector.forecaster.provider) == ("litert", "cpu")
+    with pytest.raises(
+        ConfigurationError, match=r"bundle\.runtime: onnx: the thresholds of this int8 bundle"
+    ):
+        load_detector(fitted.bundle, runtime="onnx")
+    # The graph that is run is the int8 one: none of the others need be there.
+    (tmp_path / "alone").mkdir()
+    shutil.copy(fitted.bundle / "step.int8.tflite", tmp_path / "alone")
+    golden = read_golden(detector.bundle)
+    alone = open_detector(replace(detector.bundle, directory=tmp_path / "alone"))
+    found = alone.process(golden_samples(golden["values"]))
+    np.testing.assert_allclose(found.forecast, golden["step_forecast"], rtol=1e-5)
+
+
+def test_attention_and_a_state_make_a_bundle_of_windows(pumps: Fitted, tmp_path: Path) -> None:
+    """Without a step form windows are chosen, and said; the manifest tells of architecture, head and states."""
+    rows = table(ROWS)
+    for number, row in enumerate(rows[1:]):
+        row[2] = ("0", "2.5", "1")[number // 10 % 3]
+    history = tmp_path / "states.csv"
+    history.write_bytes(text(rows))
+    words = ("--attention", "2", "--head", "softmax", "--state-sensor", CONSTANT, "--horizons", "2")
+    fitted = _fit(history, tmp_path / "bundle", *words, *_words(pumps.history.parent))
+    assert "attention has no step form: the bundle is calibrated for windows" in fitted.notes
+    manifest = load_detector(fitted.bundle).bundle.manifest
+    assert (manifest.inference, manifest.head, manifest.horizons) == ("window", "softmax", (1, 2))
+    assert manifest.architecture["step_form"] is False
+    assert manifest.architecture["kind"] == "lstm+attention+highway"
+    assert manifest.architecture["state"] == {"sensor": CONSTANT, "values": [0.0, 1.0, 2.5]}
+    assert set(fitted.record["parity"]) == {WINDOW_GRAPH, TFLITE_WINDOW}
+    with pytest.raises(ConfigurationError, match=r"has no step\.onnx: its architecture runs on windows only"):
+        load_detector(fitted.bundle, "step")
+
+
 # A bundle is whole or not there.
 
 
 def _graphs_of(bundle: Path) -> Export:
     """Return an export that is not of the model at hand: it leaves the graphs of a bundle."""
 
-    def export(_weights: ForecasterWeights, directory: Path) -> None:
-        for name in (WINDOW_GRAPH, STEP_GRAPH, CHUNK_GRAPH, TFLITE_WINDOW):
+    def export(_weights: ForecasterWeights, directory: Path, _precision: str) -> None:
+        for name in GRAPHS:
             shutil.copy(bundle / name, directory / name)
 
     return export
@@ -214,11 +283,11 @@ def _beside_the_weights(name: str) -> Callable[[Path], Export]:
     """Return an export of which one graph, and it alone, has other weights than the model."""
 
     def of_bundle(bundle: Path) -> Export:
-        def export(weights: ForecasterWeights, directory: Path) -> None:
+        def export(weights: ForecasterWeights, directory: Path, precision: str) -> None:
             other = replace(weights, head_bias=weights.head_bias + np.float32(1e-3))
             export_recurrent(other, directory)
             wrong = (directory / name).read_bytes()
-            _graphs_of(bundle)(weights, directory)
+            _graphs_of(bundle)(weights, directory, precision)
             (directory / name).write_bytes(wrong)
 
         return export

@@ -241,4 +241,4 @@ def test_the_highway_reads_the_context() -> None:
 def test_weights_without_context_are_as_before() -> None:
     """A specification says its inputs: two a sensor, and the context beside them."""
     spec = ModelSpec(3, 8, (4,), context=3)
-    assert (spec.inputs, spec.regressors, spec.state_size) == (9, 13, 14)
+    assert (spec.inputs, spec.highway_rows, spec.state_size) == (9, 13, 14)

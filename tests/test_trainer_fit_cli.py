@@ -7,6 +7,7 @@ import pytest
 
 from tests.commands import run, table, text
 from trainer.cli import main
+from trainer.model_options import ModelOptions, model_notices
 
 
 @pytest.fixture
@@ -39,6 +40,19 @@ def history(tmp_path: Path) -> Path:
             "--time-zone: is 'Mars/Olympus', no time zone that this machine knows",
         ),
         (("--exogenous", ""), "--exogenous: must be a list of names"),
+        (("--horizons", "0"), "--horizons: is 0, must be 1 to 1000"),
+        (("--convolution", "8"), "--convolution: must be two numbers, filters and kernel size"),
+        (("--convolution", "8,x"), "--convolution: is '8,x', must be whole numbers separated by commas"),
+        (("--dropout", "1"), "--dropout: is 1.0, must be at least 0 and below 1"),
+        (("--quantiles", "0.1,0.9"), "--quantiles: must hold 0.5"),
+        (("--quantiles", "0.5,2.0"), "--quantiles: must be a list of numbers between 0 and 1"),
+        (
+            ("--attention", "2", "--inference", "step"),
+            "--inference step: attention looks at the whole window",
+        ),
+        (("--head", "softmax"), "--state-sensor: goes with --head softmax"),
+        (("--state-sensor", "mode"), "--state-sensor: goes with --head softmax"),
+        (("--head", "gaussian", "--loss", "huber"), "--loss huber: the head gaussian has a loss of its own"),
     ],
 )
 def test_fit_refuses_an_option_out_of_range(
@@ -63,7 +77,13 @@ def test_fit_refuses_an_option_out_of_range(
         ("[fit]\nunits = 3", "fit.units: must be a list"),
         ("[fit]\nunits = ['a']", "fit.units: a layer is 'a'"),
         ("[fit]\nname = 3", "fit.name: must be text"),
-        ("[fit]\ninference = 'fast'", "fit.inference: is 'fast', known are step and window"),
+        ("[fit]\ninference = 'fast'", "fit.inference: is 'fast', known are auto, step, window"),
+        ("[fit]\nhead = 'normal'", "fit.head: is 'normal', known are point, gaussian, quantile, softmax"),
+        ("[fit]\nhighway = 1", "fit.highway: is 1, must be true or false"),
+        ("[fit]\nmixed_precision = 'yes'", "fit.mixed_precision: is 'yes', must be true or false"),
+        ("[fit]\nrecurrent_l2 = -1", "fit.recurrent_l2: is -1, must be 0 or more"),
+        ("[fit]\nlstm_dropout = true", "fit.lstm_dropout: is True, must be a number"),
+        ("[fit]\nclip_value = inf", "fit.clip_value: is inf, must be 0 or more"),
         ("[fit]\nbatch_size = 0", "fit.batch_size: is 0, at least 1 is needed"),
         ("[fit]\nlearning_rate = -1.0", "fit.learning_rate: is -1.0"),
         ("[fit]\noff_when = 'speed'", "fit.off_when: is 'speed', must be a sensor, one of < <= > >= == !="),
@@ -177,6 +197,33 @@ def test_fit_names_a_sensor_that_there_is_not(
         said = run(main, capsys, "fit", "--history", history, "--out", tmp_path / "out", *words)
         assert said.code == 1
         assert rule in said.refusal()
+
+
+@pytest.mark.parametrize(
+    ("sensor", "rule"),
+    [
+        ("mode", "no sensor mode, which would hold the operating state; there are pressure"),
+        ("flow", "different values where the model is fitted; an operating state has 2 to 32"),
+    ],
+)
+def test_fit_names_a_sensor_that_is_no_operating_state(
+    sensor: str, rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state that is no sensor, or that is measured rather than one of a few, is refused before anything is learnt."""
+    history = tmp_path / "pump.csv"
+    history.write_bytes(text(table(200)))
+    words = ("--head", "softmax", "--state-sensor", sensor, "--window", "8")
+    said = run(main, capsys, "fit", "--history", history, "--out", tmp_path / "out", *words)
+    assert said.code == 1
+    assert rule in said.refusal()
+
+
+def test_many_layers_are_warned_of() -> None:
+    """Above four layers over-fitting is likely, which is said; so is what else a person should know."""
+    assert model_notices(ModelOptions(units=(8, 8, 8, 8))) == []
+    assert "over-fitting is likely above 4" in model_notices(ModelOptions(units=(8,) * 5))[0]
+    assert "no step form" in model_notices(ModelOptions(attention_heads=1))[0]
+    assert "rules cuDNN out" in model_notices(ModelOptions(recurrent_dropout=0.1))[0]
 
 
 # What `simulate` writes and refuses.

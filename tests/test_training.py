@@ -1,15 +1,26 @@
 """The model and its training loop."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_agent.contract.types import Float32
+from trainer.backend import keras
 from trainer.dataset import Segments, SubSequences
+from trainer.heads import Head
 from trainer.highway import fit_highway
-from trainer.model import ForecasterWeights, ModelSpec, build_model, build_window_model, weights_of
-from trainer.training import TrainingOptions, train
+from trainer.model import (
+    ForecasterWeights,
+    ModelSpec,
+    Regularisation,
+    build_model,
+    build_window_model,
+    weights_of,
+)
+from trainer.training import TrainingOptions, _Adam, _schedule, precision_policy, retrain, train
 
 SPEC = ModelSpec(sensors=2, window_length=12, units=(8, 4))
 
@@ -106,15 +117,108 @@ def test_same_seed_same_draws() -> None:
     assert records[0].losses == pytest.approx(records[1].losses, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        Head("gaussian"),
+        Head("quantile", (0.5, 0.1, 0.9)),
+        Head("softmax", state_sensor=1, state_values=(-1.0, 0.0, 1.0)),
+    ],
+    ids=lambda head: head.kind,
+)
+def test_each_head_learns(head: Head) -> None:
+    """The loss of each head falls on the later block of a plant that the highway alone cannot follow."""
+    segments = logistic(900)
+    segments.values[:, 1] = np.clip(np.round(segments.values[:, 1]), -1.0, 1.0)
+    spec = replace(SPEC, units=(6,), head=head)
+    highway = head.spread(fit_highway(segments), 2)
+    bias = head.initial_bias(np.ones((1, 2)), np.full(3, 1 / 3))
+    model = build_model(spec, highway, head_bias=bias)
+    options = TrainingOptions(epochs=3, windows_per_epoch=256, batch_size=16, learning_rate=2e-2)
+    record = train(model, spec, segments.rows(0, 700), segments.rows(700, 900), options)
+    assert record.best_epoch >= 1
+    assert min(record.stop_losses) < record.stop_losses[0] - 0.02
+
+
+def test_penalties_decide_nothing() -> None:
+    """L2 is in the loss that training makes small, and not in the one that chooses an epoch."""
+    segments = noise(100)
+    start = np.zeros((7, 2), np.float32)
+    plain = train(build_model(SPEC, start), SPEC, segments, segments, TrainingOptions(epochs=0))
+    strict = Regularisation(kernel_l2=1.0, recurrent_l2=1.0)
+    model = build_model(SPEC, start, regularisation=strict)
+    heavy = train(model, SPEC, segments, segments, TrainingOptions(epochs=0))
+    assert float(sum(model.losses)) > 1.0
+    assert heavy.stop_losses == pytest.approx(plain.stop_losses, rel=1e-5)
+
+
+def test_everything_at_once_is_trained_and_leaves_float32() -> None:
+    """Convolution, normalisation, dropouts, L2, attention and mixed precision go together; weights are float32."""
+    spec = replace(SPEC, convolution=(4, 3), normalisation="batch", attention_heads=2, units=(4,))
+    segments = noise(80)
+    strict = Regularisation(0.2, 0.1, 0.1, 1e-4, 1e-4)
+    with precision_policy(True):
+        model = build_model(spec, np.zeros((7, 2), np.float32), regularisation=strict)
+    before = weights_of(model, spec)
+    assert model.get_layer("lstm_0").compute_dtype == "bfloat16"
+    train(model, spec, segments, segments, TrainingOptions(epochs=0))
+    retrain(model, spec, segments, TrainingOptions(), [1e-2])
+    weights = weights_of(model, spec)
+    assert (weights.layers[0][1] != before.layers[0][1]).any()
+    windows = np.random.default_rng(0).normal(size=(3, 12, 4)).astype(np.float32)
+    exported = build_window_model(weights)
+    assert exported.get_layer("lstm_0").compute_dtype == "float32"
+    forecast = forecasts_of(exported, windows)
+    assert forecast.dtype == np.float32
+    # Bfloat16 has eight bits: what was trained and what is exported are that close.
+    last = forecasts_of(model, windows)[:, -1].reshape(forecast.shape)
+    assert np.abs(forecast - last).max() < 0.05
+
+
+def test_gradients_are_bounded_by_value_and_then_by_norm() -> None:
+    """A number of a gradient is cut at the value first; what is left is scaled to the norm."""
+    seen: list[Float32] = []
+
+    class Spy(_Adam):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            seen.append(np.asarray(gradient))
+
+    for clipnorm, clipvalue, expected in (
+        (0.0, 0.0, [30.0, 4.0]),
+        (0.0, 3.0, [3.0, 3.0]),
+        (5.0, 0.0, [30.0 * 5 / 916**0.5, 4.0 * 5 / 916**0.5]),
+        (1.0, 3.0, [0.5**0.5, 0.5**0.5]),
+    ):
+        variable = keras.Variable(np.zeros(2, np.float32))
+        Spy(1e-3, clipnorm, clipvalue).apply([keras.ops.convert_to_tensor([30.0, 4.0])], [variable])
+        np.testing.assert_allclose(seen[-1], expected, rtol=1e-5)
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    """Constant stays; cosine falls from the rate to 0; plateau halves it where nothing improves, and is recorded."""
+    options = TrainingOptions(epochs=4, patience=4, windows_per_epoch=8, learning_rate=0.1, schedule="cosine")
+    assert _schedule(replace(options, schedule="constant")) == []
+    (cosine,) = _schedule(options)
+    rates = [cosine.schedule(epoch, 0.0) for epoch in range(5)]
+    assert rates == pytest.approx([0.1, 0.05 * (1 + 0.5**0.5), 0.05, 0.05 * (1 - 0.5**0.5), 0.0])
+    # Nothing can beat a forecast of zero on a later block of zeros.
+    later = Segments(np.zeros((30, 2), np.float32), np.zeros((30, 2), bool), np.zeros(1, np.int64))
+    spec = replace(SPEC, units=(2,))
+    model = build_model(spec, np.zeros((7, 2), np.float32))
+    record = train(model, spec, noise(60), later, replace(options, schedule="plateau"))
+    assert record.rates == pytest.approx([0.1, 0.1, 0.1, 0.05])
+
+
 def test_window_model_is_the_last_step_and_weights_travel(tmp_path: Path) -> None:
     """Saved and loaded weights make a window model whose forecast is the last step of the trained one."""
-    spec = ModelSpec(sensors=2, window_length=12, units=(8, 4), horizons=3)
+    head = Head("quantile", (0.5, 0.2, 0.8))
+    spec = replace(SPEC, horizons=3, convolution=(4, 2), normalisation="layer", attention_heads=2, head=head)
     rng = np.random.default_rng(1)
-    model = build_model(spec, rng.normal(size=(7, 6)).astype(np.float32))
-    model.get_layer("head").set_weights([rng.normal(size=(4, 6)), rng.normal(size=6)])
+    model = build_model(spec, rng.normal(size=(7, 18)).astype(np.float32))
+    model.get_layer("head").set_weights([rng.normal(size=(4, 18)), rng.normal(size=18)])
     weights_of(model, spec).save(tmp_path / "weights.npz")
     weights = ForecasterWeights.load(tmp_path / "weights.npz")
     windows = rng.normal(size=(5, 12, 4)).astype(np.float32)
-    last = forecasts_of(model, windows)[:, -1].reshape(5, 3, 2, 1)
+    last = forecasts_of(model, windows)[:, -1].reshape(5, 3, 2, 3)
     assert weights.spec == spec
     assert np.allclose(forecasts_of(build_window_model(weights), windows), last, atol=1e-6)

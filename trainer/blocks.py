@@ -15,6 +15,7 @@ from trainer.calibrate import LANE_WARM_UP, CalibrationHistory
 from trainer.cleaning import Cleaned, Series
 from trainer.dataset import Filling, Segments, build_segments
 from trainer.fit_options import FitOptions
+from trainer.heads import Head
 from trainer.model import ModelSpec
 
 HELD_ROWS = 200_000
@@ -25,6 +26,8 @@ SHORT_HISTORY = 2000
 """Samples of an asset; with fewer, a block of its own for calibration would be minutes, and all are used in folds."""
 FOLDS = 8
 """With four, each fold misses a quarter of a history that has no row to spare (docs/decisions/0002)."""
+MOST_STATES = 32
+"""An operating state is one of a few; what has more values is measured."""
 
 Rows = tuple[int, int]
 """First row and row after the last."""
@@ -170,15 +173,27 @@ def make_plan(cleaned: Cleaned, options: FitOptions, calibrated: bool = True) ->
     samples = min(len(series.ticks) for series in cleaned.series)
     window = options.window_length or max(8, min(60, samples // 10))
     # Folds would need a window graph each, whose export takes as long as all the rest.
-    in_folds = calibrated and samples < SHORT_HISTORY and options.inference == "step"
+    in_folds = calibrated and samples < SHORT_HISTORY and options.mode == "step"
     cuts = tuple(
         _with_shown(cut(len(series.ticks), window, in_folds or not calibrated), series, in_folds)
         for series in cleaned.series
     )
     layout = options.layout(cleaned.sensors, Axis(cleaned.interval, cleaned.phase))
     resting = _resting(cleaned, options)
-    scaling = fit_scaling(_fit_rows(cleaned, cuts, in_folds, resting), options.scaling)
-    spec = ModelSpec(len(layout.forecast), window, options.units, context=layout.context_width)
+    rows = _fit_rows(cleaned, cuts, in_folds, resting)
+    scaling = fit_scaling(rows, options.scaling)
+    spec = ModelSpec(
+        len(layout.forecast),
+        window,
+        options.units,
+        options.horizons,
+        highway=options.highway,
+        convolution=options.convolution,
+        attention_heads=options.attention_heads,
+        normalisation=options.normalisation,
+        head=_head(cleaned.sensors, layout, options, rows, scaling),
+        context=layout.context_width,
+    )
     return Plan(cleaned, options, spec, in_folds, cuts, scaling, layout, resting)
 
 
@@ -192,6 +207,36 @@ def _resting(cleaned: Cleaned, options: FitOptions) -> tuple[Bool, ...]:
     if all(rows.all() for rows in resting):
         raise HistoryError(f"the machine is off throughout, as {options.off_when} says")
     return resting
+
+
+def _head(
+    sensors: Sequence[str], layout: InputLayout, options: FitOptions, rows: Float32, scaling: Scaling
+) -> Head:
+    """Return the head; its states are the values that the sensor has in the rows (n, F) that are fitted on.
+
+    Raises:
+        HistoryError: there is no such sensor, or it is no operating state.
+    """
+    if options.head == "quantile":
+        return Head("quantile", tuple(sorted(options.quantiles, key=lambda q: (q != 0.5, q))))
+    if options.head != "softmax":
+        return Head(options.head)
+    name = options.state_sensor
+    forecast = [sensors[place] for place in layout.forecast]
+    if name not in forecast:
+        raise HistoryError(
+            f"no sensor {name}, which would hold the operating state; there are {', '.join(forecast)}"
+        )
+    scaled = scaling.apply(rows)[:, list(sensors).index(name)]
+    values = np.unique(scaled[np.isfinite(scaled)])
+    if not 2 <= len(values) <= MOST_STATES:
+        raise HistoryError(
+            f"sensor {name} has {len(values)} different values where the model is fitted; an operating state "
+            f"has 2 to {MOST_STATES}"
+        )
+    return Head(
+        "softmax", state_sensor=forecast.index(name), state_values=tuple(float(value) for value in values)
+    )
 
 
 def _with_shown(cuts: Cuts, series: Series, in_folds: bool) -> Cuts:

@@ -24,6 +24,15 @@ from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out,
 from trainer.inspect_command import add_inspect_options, inspect_command, say_warnings
 from trainer.inspection import inspect
 from trainer.labels import apply_labels
+from trainer.model_options import (
+    INFERENCE,
+    MODEL_FLAGS,
+    add_model_options,
+    check_together,
+    model_notices,
+    parse_model_flags,
+    split_numbers,
+)
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
 from trainer.report_command import add_report_options, check_report_options, report_command
 from trainer.tune_command import add_tune_options, check_tune_options, tune_command
@@ -143,7 +152,9 @@ def _add_fit(commands: Any) -> None:
         metavar="X",
         help=f"alarm budget (default {defaults.alarms_per_week:g})",
     )
-    parser.add_argument("--inference", choices=("step", "window"), help="mode it is calibrated for")
+    parser.add_argument(
+        "--inference", choices=INFERENCE, help="mode it is calibrated for (default auto: step)"
+    )
     parser.add_argument(
         "--adaptation",
         choices=ADAPTATIONS,
@@ -158,10 +169,12 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("--labels", metavar="CSV", help="what operators marked: edge-agent feedback export")
     add_data_options(parser)
+    add_model_options(parser.add_argument_group("network"))
     _add_plots(parser)
 
 
 _FIT_FLAGS = {
+    **MODEL_FLAGS,
     "name": "--name",
     "window_length": "--window",
     "units": "--units",
@@ -184,20 +197,16 @@ def _fit_options(options: argparse.Namespace) -> FitOptions:
     flags = {key: getattr(options, key, None) for key in _FIT_FLAGS}
     given = {key: value for key, value in flags.items() if value is not None}
     if "units" in given:
-        given["units"] = _whole_numbers(given["units"])
+        given["units"] = split_numbers("--units", given["units"], int, "whole numbers")
+    parse_model_flags(given)
     given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     for key, value in given.items():
         rule = broken_rule(key, value)
         if rule:
             raise UsageError(f"{_FIT_FLAGS[key]}: {rule}")
-    return replace(FitOptions(), **configured | given)
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--units: is {text!r}, must be whole numbers separated by commas") from None
+    wanted = replace(FitOptions(), **configured | given)
+    check_together(wanted)
+    return wanted
 
 
 def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -212,7 +221,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     cleaned, source = _read(options, console, options.interval)
     labelled = apply_labels(cleaned, intervals, wanted.labels or "")
     cleaned = labelled.cleaned
-    for notice in labelled.notices:
+    for notice in (*labelled.notices, *model_notices(wanted)):
         console.note(notice)
     data = inspect(cleaned)
     say_warnings(data, console)
@@ -244,6 +253,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "epochs": report.epochs,
         "best_epoch": report.best_epoch,
         "parity": manifest.parity,
+        "sizes": manifest.sizes,
         "threshold": manifest.threshold.value,
         "score_basis": manifest.threshold.basis,
         "alarms_per_week": manifest.threshold.alarms_per_week,

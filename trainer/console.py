@@ -88,7 +88,10 @@ class Console(Progress):
                 f"{_number(skill['rmse'])} (persistence {_number(skill['persistence_rmse'])})",
             ),
             ("MAE on later rows", _number(skill["mae"])),
-            ("parity of the graphs", f"{max(manifest.parity.values()):.1e} at most"),
+            *(
+                (name, f"{_bytes(manifest.sizes[name])}, within {deviation:.1e} of the trained model")
+                for name, deviation in manifest.parity.items()
+            ),
             ("threshold", _threshold(report)),
             ("confidence", str(rate_interval(manifest.threshold))),
             *(
@@ -153,6 +156,10 @@ def _threshold(report: "FitReport") -> str:
         f"{limits.value:.3g} of the fused statistic, a margin over normal operation: this history is too short for a "
         f"claim of {limits.alarms_per_week:g} a week; it could show {limits.supported_alarms_per_week:.3g} a week"
     )
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1e6:.1f} MB"
 
 
 def _number(value: Any) -> str:

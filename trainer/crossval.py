@@ -243,7 +243,7 @@ def _judge(
         progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
 
     learnt = _learn(plan, options, on_epoch)
-    ridge = _learn(plan, replace(options, units=()), on_epoch)
+    ridge = _learn(replace(plan, spec=plan.spec.ridge), options, on_epoch)
     block = _Block(fold, plan, wanted.horizons)
     forecasts: list[Float32 | None] = []
     for one in (learnt, ridge):
@@ -270,7 +270,7 @@ def _long_enough(fold: WalkForwardFold, options: FitOptions) -> Cleaned:
 def _learn(plan: Plan, options: FitOptions, on_epoch: Any) -> Learnt:
     fit = plan.segments(lambda cuts: cuts.fitted(0, cuts.stop))
     later = plan.segments(lambda cuts: cuts.fitted(cuts.stop, cuts.held))
-    return learn(replace(plan.spec, units=options.units), fit, later, options, on_epoch)
+    return learn(plan.spec, fit, later, options, on_epoch)
 
 
 class _Block:
@@ -359,7 +359,13 @@ class _Block:
 def _at_once(weights: ForecasterWeights) -> OfWindows:
     """Return what forecasts (B, H, F, P) from windows (B, T, I)."""
     model = build_window_model(weights)
-    return lambda windows: np.asarray(model.predict_on_batch(windows), np.float32)
+
+    def of_windows(windows: Float32) -> Float32:
+        found = model.predict_on_batch(windows)
+        # With an operating state its probabilities come second.
+        return np.asarray(found[0] if isinstance(found, list | tuple) else found, np.float32)
+
+    return of_windows
 
 
 def _stepped(weights: ForecasterWeights) -> OfWindows:

@@ -5,6 +5,7 @@ which nothing was fitted on, calibrates the threshold. A short history is cut in
 """
 
 import importlib.metadata
+import math
 import platform
 import shutil
 import tempfile
@@ -34,14 +35,14 @@ from trainer.cleaning import Cleaned
 from trainer.dataset import SubSequences
 from trainer.detection_metrics import forecast_skill
 from trainer.evaluate import Evaluation
-from trainer.export import export_all, export_recurrent
+from trainer.export import Job, deployed_graphs, export_all, export_graphs
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import UNKNOWN, sensor_habits
 from trainer.learning import FoldedHistory, Learnt, OnEpoch, learn, learn_in_folds
 from trainer.progress import Progress
 from trainer.release import WEIGHTS, golden_arrays, golden_values, history_facts, put_in_place
 from trainer.screening import without_faults
-from trainer.verify import prove_parity
+from trainer.verify import Proof, prove_parity
 
 DAY_SECONDS = 86_400.0
 
@@ -107,7 +108,7 @@ def fit_detector(
 
     Args:
         cleaned: the history.
-        options: how; `inference` must be `step`. Without `units`, the ridge regression forecasts alone.
+        options: how. Without `units`, the ridge regression forecasts alone.
         directory: where its graphs go; it may be deleted afterwards.
         on_epoch: told of every epoch.
 
@@ -120,8 +121,8 @@ def fit_detector(
     _check_sensors(cleaned, options)
     plan, _ = _plan(cleaned, options)
     learnt = _learn(plan, Progress(), on_epoch)
-    export_recurrent(learnt.weights, directory)
-    bundle = _uncalibrated(plan, directory, {})
+    export_graphs([Job(learnt.weights, directory, _deployed_graphs(plan))])
+    bundle = _uncalibrated(plan, directory, Proof({}, {}))
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
     manifest = replace(bundle.manifest, threshold=found.threshold, drift=found.drift)
     return open_detector(replace(bundle, scoring=found.scoring, manifest=manifest))
@@ -161,17 +162,23 @@ def _learn(plan: Plan, progress: Progress, told: OnEpoch | None = None) -> Learn
     return learn_in_folds(plan.spec, folded, plan.options, on_epoch, progress.advance)
 
 
-def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progress) -> dict[str, float]:
+def _deployed_graphs(plan: Plan) -> tuple[str, ...]:
+    """Return the names of the graphs that calibrate, which are those that run."""
+    options = plan.options
+    return deployed_graphs(plan.spec, options.mode, options.runtime, options.precision)
+
+
+def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progress) -> Proof:
     """Write the graphs and return how far each is from the trained model on real windows."""
     progress.stage("exporting and proving", 1)
-    export_all(learnt.weights, draft)
+    export_all(learnt.weights, draft, plan.options.precision)
     learnt.weights.save(draft / WEIGHTS)
     newest = plan.segments(lambda cuts: [(0 if plan.in_folds else cuts.held, cuts.rows)])
     windows = SubSequences(newest, plan.spec.window_length, plan.spec.horizons)
     chosen = np.unique(np.linspace(0, len(windows) - 1, 16).astype(np.int64))
-    parity = prove_parity(learnt.model, plan.spec, draft, windows.inputs(chosen))
+    proof = prove_parity(learnt.weights, draft, windows.inputs(chosen), plan.options.precision)
     progress.advance()
-    return parity
+    return proof
 
 
 def _calibrate(
@@ -183,16 +190,19 @@ def _calibrate(
         return calibrate(bundle, history, budget, progress.advance, trimming)
     progress.stage("calibrating", 2 * FOLDS * len(history.samples))
     with tempfile.TemporaryDirectory() as scratch:
-        folds = []
-        for number, weights in enumerate(learnt.folds):
-            directory = Path(scratch) / str(number)
-            directory.mkdir()
-            export_recurrent(weights, directory)
-            folds.append(Fold(replace(bundle, directory=directory), plan.rows_of_fold(number)))
+        names = _deployed_graphs(plan)
+        jobs = [Job(one, Path(scratch) / str(number), names) for number, one in enumerate(learnt.folds)]
+        for job in jobs:
+            job.directory.mkdir()
+        export_graphs(jobs)
+        folds = [
+            Fold(replace(bundle, directory=job.directory), plan.rows_of_fold(number))
+            for number, job in enumerate(jobs)
+        ]
         return calibrate_in_folds(bundle, folds, history, budget, progress.advance, trimming)
 
 
-def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
+def _uncalibrated(plan: Plan, draft: Path, proof: Proof) -> Bundle:
     cleaned, options, spec, scaling = plan.cleaned, plan.options, plan.spec, plan.scaling
     units = dict(options.units_of_sensors)
     habits = sensor_habits([series.values for series in cleaned.series])
@@ -222,16 +232,12 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         horizons=tuple(range(1, spec.horizons + 1)),
         inputs=plan.layout.names,
         time_zone=options.time_zone,
-        head="point",
-        architecture={
-            "kind": "lstm+highway" if spec.units else "highway",
-            "units": list(spec.units),
-            "highway_spans": list(spec.spans),
-            "scaling": options.scaling,
-            "missing": options.missing,
-        },
+        head=spec.head.kind,
+        architecture=_architecture(plan),
         state_size=spec.state_size,
-        inference=options.inference,
+        inference=options.mode,
+        runtime=options.runtime,
+        precision=options.precision,
         warmup_ticks=spec.window_length,
         max_gap_ticks=options.max_gap_ticks,
         adaptation=_adaptation(cleaned, options),
@@ -239,9 +245,24 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         threshold=Threshold("margin", 1e30, options.alarms_per_week, 0.0),
         alarm_rules=options.alarm_rules(cleaned.sensors),
         off_condition=options.off_condition(cleaned.sensors),
-        parity=parity,
+        parity=proof.deviations,
+        sizes=proof.sizes,
     )
     return Bundle(draft, manifest, untouched_scoring(len(sensors), _fusion(plan, manifest.adaptation)))
+
+
+def _architecture(plan: Plan) -> dict[str, Any]:
+    """Return the architecture for the manifest; the values of an operating state in the sensor's own unit."""
+    head, options = plan.spec.head, plan.options
+    record = plan.spec.record() | {"scaling": options.scaling, "missing": options.missing}
+    if head.kind == "softmax":
+        place, scaling = plan.layout.forecast[head.state_sensor], plan.scaling
+        values = np.asarray(head.state_values) * scaling.scale[place] + scaling.centre[place]
+        # The values were scaled in float32, of whose digits the last are not those of a reading.
+        digits = 6 - math.ceil(math.log10(scaling.scale[place]))
+        states = [round(float(value), digits) for value in values]
+        record["state"] = {"sensor": plan.cleaned.sensors[place], "values": states}
+    return record
 
 
 def _fusion(plan: Plan, adaptation: str) -> Fusion:

@@ -17,6 +17,7 @@ from edge_agent.contract.off_condition import OffCondition, parse_off_condition
 from edge_agent.contract.scaling import METHODS
 from edge_agent.contract.trailing import POLICIES
 from trainer.dataset import FILLINGS
+from trainer.model_options import ModelOptions, broken_model_rule
 from trainer.parts import Parts
 
 _LEAST = {
@@ -38,7 +39,6 @@ _LARGEST = 2**31 - 1
 """Seeds and counts travel through 32-bit integers."""
 ADAPTATIONS = ("auto", *POLICIES)
 _CHOICES = {
-    "inference": ("step", "window"),
     "adaptation": ADAPTATIONS,
     "scaling": METHODS,
     "missing": FILLINGS,
@@ -47,17 +47,15 @@ _NAMES = ("exogenous", "calendar")
 
 
 @dataclass(frozen=True)
-class FitOptions:
-    """What `trainer fit` can be told.
+class FitOptions(ModelOptions):
+    """What `trainer fit` can be told; what concerns the network is in `ModelOptions`.
 
     Attributes:
         name: of the bundle.
         window_length: T, ticks; None is 60, or a tenth of a short history.
-        units: of the LSTM layers.
         max_gap_ticks: a longer gap starts over.
         epochs, batch_size, learning_rate, patience, windows_per_epoch, seed: of training.
         alarms_per_week: the alarm budget of one asset.
-        inference: `step` or `window`, the mode that is calibrated and deployed.
         adaptation: what is usual of late, one of `trailing.POLICIES`; `auto` is `trailing` for a history that spans
             `usual_days` and `frozen` for a shorter one, which has not seen what is usual.
         usual_days: how far back what is usual of late looks.
@@ -76,7 +74,6 @@ class FitOptions:
 
     name: str = "model"
     window_length: int | None = None
-    units: tuple[int, ...] = (128, 64, 32)
     max_gap_ticks: int = 60
     epochs: int = 30
     batch_size: int = 64
@@ -85,7 +82,6 @@ class FitOptions:
     windows_per_epoch: int = 2048
     seed: int = 0
     alarms_per_week: float = 1.0
-    inference: str = "step"
     adaptation: str = "auto"
     usual_days: float = 14.0
     labels: str | None = None
@@ -148,10 +144,10 @@ def broken_rule(key: str, value: Any) -> str | None:
         key: field of `FitOptions`.
         value: as a person wrote it, of any type.
     """
+    if key in ModelOptions.__dataclass_fields__:
+        return broken_model_rule(key, value)
     if key in _LEAST:
         return _broken_number(value, _LEAST[key], whole=key not in _FRACTIONS)
-    if key == "units":
-        return _broken_units(value)
     if key == "units_of_sensors":
         pairs = isinstance(value, dict) and all(isinstance(unit, str) for unit in value.values())
         return None if pairs else "must be a table of units by the names of the sensors"
@@ -191,13 +187,6 @@ def _broken_number(value: Any, least: float, whole: bool) -> str | None:
     if value > _LARGEST or not math.isfinite(value):
         return f"is {value}, at most {_LARGEST} is possible"
     return None
-
-
-def _broken_units(value: Any) -> str | None:
-    if not isinstance(value, list | tuple) or not value:
-        return "must be a list of whole numbers, one for each layer"
-    broken = (_broken_number(units, 1, whole=True) for units in value)
-    return next((f"a layer {rule}" for rule in broken if rule), None)
 
 
 def _broken_alarms(value: Any) -> str | None:
@@ -254,12 +243,11 @@ def read_options(path: Path) -> dict[str, Any]:
         rule = broken_rule(key, value)
         if rule:
             raise ConfigurationError(f"{path}: fit.{key}: {rule}")
+        if isinstance(value, list):
+            section[key] = tuple(value)
     if "labels" in section:
         # Against the file that names it, not against where the program was started.
         section["labels"] = str(path.parent / section["labels"])
-    for key in ("units", *_NAMES):
-        if key in section:
-            section[key] = tuple(section[key])
     if "units_of_sensors" in section:
         section["units_of_sensors"] = tuple(section["units_of_sensors"].items())
     return section

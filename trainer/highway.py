@@ -102,6 +102,16 @@ def residuals_of(weights: Float32, segments: Segments) -> Float64:
     return np.asarray(np.where(segments.missing | segments.resting[:, None], np.nan, found))
 
 
+def residual_variance(weights: Float32, segments: Segments, horizons: int = 1) -> Float64:
+    """Return (horizons, F) mean squared residuals of all rows whose target was measured, scaled units."""
+    sensors = segments.values.shape[1]
+    total, rows = np.zeros(horizons * sensors), 0
+    for phi, target in _row_blocks(segments, horizons, SPANS, True):
+        total += ((phi @ weights - target) ** 2).sum(axis=0)
+        rows += len(phi)
+    return (total / max(rows, 1)).reshape(horizons, sensors)
+
+
 def _row_blocks(
     segments: Segments, horizons: int, spans: Sequence[int], complete: bool
 ) -> Iterator[tuple[Float64, Float64]]:

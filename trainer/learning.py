@@ -6,12 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.types import Float32
+from edge_agent.contract.types import Float32, Float64
 from trainer.dataset import Segments
 from trainer.fit_options import FitOptions
-from trainer.highway import RIDGES, fit_highway, square_residual
-from trainer.model import ForecasterWeights, ModelSpec, build_model, weights_of
-from trainer.training import TrainingOptions, retrain, train
+from trainer.heads import Head
+from trainer.highway import RIDGES, fit_highway, residual_variance, square_residual
+from trainer.model import (
+    ForecasterWeights,
+    ModelSpec,
+    Regularisation,
+    build_model,
+    set_start,
+    weights_of,
+)
+from trainer.training import TrainingOptions, precision_policy, retrain, train
 
 OnEpoch = Callable[[int, float, float], None]
 
@@ -42,6 +50,21 @@ def training_options(options: FitOptions) -> TrainingOptions:
         patience=options.patience,
         windows_per_epoch=options.windows_per_epoch,
         seed=options.seed,
+        loss=options.loss,
+        clipnorm=options.clip_norm,
+        clipvalue=options.clip_value,
+        schedule=options.schedule,
+    )
+
+
+def regularisation(options: FitOptions) -> Regularisation:
+    """Return the part of the options that keeps training from over-fitting."""
+    return Regularisation(
+        options.dropout,
+        options.lstm_dropout,
+        options.recurrent_dropout,
+        options.kernel_l2,
+        options.recurrent_l2,
     )
 
 
@@ -55,8 +78,8 @@ def learn(spec: ModelSpec, fit: Segments, later: Segments, options: FitOptions, 
         options: how.
         on_epoch: told of every epoch.
     """
-    ridge, _ = _choose_ridge([fit], [later], spec.horizons)
-    learner = _Learner(spec, _highway(fit, ridge, spec, options), options)
+    ridge, (highway,) = _choose_ridge([fit], [later], spec.horizons)
+    learner = _Learner(spec, _start(spec, highway, fit), options)
     record = learner.choose_epoch(fit, later, on_epoch)
     return Learnt(learner.model, learner.weights(), (), record | {"ridge": ridge})
 
@@ -98,36 +121,82 @@ def learn_in_folds(
         on_fold: told of every fold.
     """
     ridge, highways = _choose_ridge(history.rest, history.held, spec.horizons)
-    learner = _Learner(spec, _highway(history.fit, ridge, spec, options), options)
+    first = fit_highway(history.fit, ridge, spec.horizons)
+    learner = _Learner(spec, _start(spec, first, history.fit), options)
     record = learner.choose_epoch(history.fit, history.later, on_epoch)
     folds = []
     for samples, highway in zip(history.rest, highways, strict=True):
-        learner.again(samples, highway if options.parts.highway else np.zeros_like(highway))
+        learner.again(samples, _start(spec, highway, samples))
         folds.append(learner.weights())
         on_fold()
-    learner.again(history.whole, _highway(history.whole, ridge, spec, options))
+    learner.again(
+        history.whole, _start(spec, fit_highway(history.whole, ridge, spec.horizons), history.whole)
+    )
     record |= {"ridge": ridge, "folds": len(folds)}
     return Learnt(learner.model, learner.weights(), tuple(folds), record)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a forecaster knows before it is trained.
+
+    Attributes:
+        points: (R, H * F) the ridge regression itself.
+        highway: (highway_rows, outputs) the same, for all outputs of the head.
+        head_bias: (outputs,) how sure it is.
+    """
+
+    points: Float32
+    highway: Float32
+    head_bias: Float32
+
+
+def _start(spec: ModelSpec, points: Float32, samples: Segments) -> _Start:
+    """Return what samples teach without training, given the ridge regression (R, H * F) fitted on them."""
+    used = points if spec.highway else np.zeros_like(points)
+    variance = np.ones((spec.horizons, spec.sensors))
+    if spec.head.kind in ("gaussian", "quantile"):
+        variance = residual_variance(used, samples, spec.horizons)
+    bias = spec.head.initial_bias(variance, _state_shares(spec.head, samples))
+    highway = (
+        spec.head.spread(points, spec.sensors) if spec.highway else np.zeros((0, spec.outputs), np.float32)
+    )
+    return _Start(used, highway, bias)
+
+
+def _state_shares(head: Head, samples: Segments) -> Float64:
+    """Return (C,) how often each state was measured."""
+    values = np.asarray(head.state_values)
+    measured = samples.values[~samples.missing[:, head.state_sensor], head.state_sensor]
+    if not len(values):
+        return values
+    nearest = np.abs(measured[:, None] - values).argmin(axis=1)
+    return np.bincount(nearest, minlength=len(values)) / max(len(measured), 1)
 
 
 class _Learner:
     """The ridge regression with or without an LSTM beside it, trained as often as there are blocks."""
 
-    def __init__(self, spec: ModelSpec, highway: Float32, options: FitOptions) -> None:
+    def __init__(self, spec: ModelSpec, start: _Start, options: FitOptions) -> None:
         self._spec = spec
-        self._highway = highway
+        self._start = start
         self._options = training_options(options)
-        self._epochs = 0
-        self.model = build_model(spec, highway, options.seed) if spec.units else None
+        self._rates: tuple[float, ...] = ()
+        self.model = None
+        if spec.units:
+            with precision_policy(options.mixed_precision):
+                self.model = build_model(
+                    spec, start.highway, options.seed, start.head_bias, regularisation(options)
+                )
         self._untrained = self.model.get_weights() if self.model is not None else []
 
     def choose_epoch(self, fit: Segments, later: Segments, on_epoch: OnEpoch) -> dict[str, Any]:
         """Train until the later block is forecast no better, and remember how long that was."""
         if self.model is None:
-            loss = square_residual(self._highway, later, self._spec.horizons)
+            loss = square_residual(self._start.points, later, self._spec.horizons)
             return {"best_epoch": 0, "epochs": 0, "losses": [], "stop_losses": [loss]}
         record = train(self.model, self._spec, fit, later, self._options, on_epoch)
-        self._epochs = record.best_epoch
+        self._rates = record.rates[: record.best_epoch]
         return {
             "best_epoch": record.best_epoch,
             "epochs": record.epochs,
@@ -135,27 +204,20 @@ class _Learner:
             "stop_losses": list(record.stop_losses),
         }
 
-    def again(self, samples: Segments, highway: Float32) -> None:
+    def again(self, samples: Segments, start: _Start) -> None:
         """Train anew on other samples, for as many epochs as were chosen."""
-        self._highway = highway
+        self._start = start
         if self.model is not None:
             self.model.set_weights(self._untrained)
-            self.model.get_layer("highway").set_weights([highway])
-            retrain(self.model, self._spec, samples, self._options, self._epochs)
+            set_start(self.model, start.highway, start.head_bias)
+            retrain(self.model, self._spec, samples, self._options, self._rates)
 
     def weights(self) -> ForecasterWeights:
         """Return what has been learnt."""
         if self.model is not None:
             return weights_of(self.model, self._spec)
-        outputs = self._spec.outputs
-        nothing = np.zeros((self._spec.inputs, outputs), np.float32)
-        return ForecasterWeights(self._spec, (), nothing, np.zeros(outputs, np.float32), self._highway)
-
-
-def _highway(samples: Segments, ridge: float, spec: ModelSpec, options: FitOptions) -> Float32:
-    """Return the highway's weights; all 0 where it takes no part."""
-    weights = fit_highway(samples, ridge, spec.horizons)
-    return weights if options.parts.highway else np.zeros_like(weights)
+        nothing = np.zeros((self._spec.inputs, self._spec.outputs), np.float32)
+        return ForecasterWeights(self._spec, (), nothing, self._start.head_bias, self._start.highway)
 
 
 def _choose_ridge(

@@ -12,9 +12,7 @@ class Parts:
     Attributes:
         fusion: which sources of statistics count, and how they become one.
         trimming: leave out of the calibration what stands apart from the rest of it (`trainer.trimming`).
-        highway: forecast what is linear by the ridge regression; without it the LSTM forecasts alone.
     """
 
     fusion: Fusion = field(default_factory=Fusion)
     trimming: bool = True
-    highway: bool = True

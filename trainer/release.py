@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.bundle import Bundle
+from edge_agent.contract.bundle import Bundle, graph_file
 from edge_agent.contract.grid import Axis
 from edge_agent.contract.types import Bool, Float32, Float64, Samples
 from edge_agent.detector import golden_samples, open_detector
@@ -45,7 +45,8 @@ def golden_arrays(bundle: Bundle, values: Float32) -> dict[str, Any]:
     """Return what the bundle makes of golden values (n, F), in each mode whose graph stands in its directory."""
     golden: dict[str, Any] = {"values": values}
     for mode in MODES:
-        if (bundle.directory / f"{mode}.onnx").is_file():
+        graph = graph_file(mode, bundle.manifest.runtime, bundle.manifest.precision)
+        if (bundle.directory / graph).is_file():
             outcomes = open_detector(bundle, mode).process(golden_samples(values))
             golden |= {f"{mode}_forecast": outcomes.forecast, f"{mode}_statistic": outcomes.statistic}
     return golden

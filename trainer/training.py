@@ -1,7 +1,8 @@
 """The training loop: loss at every time step, early stopping on a later block, best weights kept."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from edge_agent.contract.types import Float32
 from trainer.backend import keras
 from trainer.dataset import Segments, SubSequences, mask_cells
+from trainer.losses import build_loss
 from trainer.model import ModelSpec
 
 OnEpoch = Callable[[int, float, float], None]
@@ -28,7 +30,10 @@ class TrainingOptions:
         batch_size: sub-sequences in a step.
         learning_rate: of Adam.
         patience: epochs without improvement before it stops.
-        clipnorm: bound of each gradient's norm.
+        clipnorm: bound of each gradient's norm; 0 is none.
+        clipvalue: bound of each number of a gradient, which comes first; 0 is none.
+        schedule: of the learning rate, `constant`, `cosine` or `plateau`.
+        loss: of points, see `build_loss`.
         windows_per_epoch: sub-sequences drawn in an epoch, at most.
         masked_ratio: share of input cells hidden in training, so that a missing cell is nothing new.
         seed: of the draws.
@@ -39,6 +44,9 @@ class TrainingOptions:
     learning_rate: float = 1e-3
     patience: int = 5
     clipnorm: float = 1.0
+    clipvalue: float = 0.0
+    schedule: str = "constant"
+    loss: str = "auto"
     windows_per_epoch: int = 2048
     masked_ratio: float = 0.03
     seed: int = 0
@@ -49,16 +57,64 @@ class TrainingRecord:
     """What training did.
 
     Attributes:
-        losses: weighted mean square, scaled units, of each epoch.
-        stop_losses: the same on the later block; the first entry is epoch 0, the ridge regression alone.
+        losses: of each epoch, of cells in scaled units, penalties on weights included.
+        stop_losses: on the later block, without penalties; the first entry is epoch 0, the ridge regression alone.
         best_epoch: the epoch whose weights were kept; 0 is the ridge regression alone.
         epochs: epochs that were run.
+        rates: the learning rate of each.
     """
 
     losses: tuple[float, ...]
     stop_losses: tuple[float, ...]
     best_epoch: int
     epochs: int
+    rates: tuple[float, ...] = ()
+
+
+class _Adam(keras.optimizers.Adam):  # type: ignore[misc]
+    """Adam that bounds each number of a gradient before its norm; Keras's own knows only one of the two."""
+
+    def __init__(self, learning_rate: float, clipnorm: float, clipvalue: float, **kwargs: Any) -> None:
+        super().__init__(learning_rate, clipnorm=clipnorm or None, name="adam", **kwargs)
+        self._largest = clipvalue
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        """Apply gradients."""
+        if self._largest:
+            grads = [
+                None if grad is None else keras.ops.clip(grad, -self._largest, self._largest)
+                for grad in grads
+            ]
+        return super().apply(grads, trainable_variables)
+
+
+@contextlib.contextmanager
+def precision_policy(mixed: bool) -> Iterator[None]:
+    """Let layers that are built within compute in bfloat16, with weights in float32, if that is wanted.
+
+    Bfloat16 has the range of float32, so that gradients need no scaling, which float16 does.
+    """
+    before = keras.config.dtype_policy()
+    if mixed:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _schedule(options: TrainingOptions) -> list[Any]:
+    """Return the callbacks that set the learning rate of each epoch."""
+    if options.schedule == "cosine":
+
+        def cosine(epoch: int, _rate: float) -> float:
+            return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epoch / options.epochs))
+
+        return [keras.callbacks.LearningRateScheduler(cosine)]
+    if options.schedule == "plateau":
+        patience = max(1, options.patience // 2)
+        return [keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=patience, min_delta=0.0)]
+    return []
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -103,17 +159,22 @@ class _KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.losses: list[float] = []
+        self.rates: list[float] = []
         self.stop_losses = [untrained_loss]
         self.best_epoch = 0
         self._best = untrained
         self._patience = patience
         self._on_epoch = on_epoch
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Note the learning rate."""
+        self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Compare the epoch with the best one so far."""
         logs = logs or {}
         self.losses.append(float(logs["loss"]))
-        self.stop_losses.append(float(logs["val_loss"]))
+        self.stop_losses.append(float(logs["val_loss"]) - _penalty(self.model))
         if self.stop_losses[-1] < self.stop_losses[self.best_epoch]:
             self.best_epoch = epoch + 1
             self._best = self.model.get_weights()
@@ -139,7 +200,7 @@ def train(
 
     Args:
         model: the model.
-        spec: its shape; training knows the point head only (`parameters == 1`).
+        spec: its shape.
         fit: samples to learn from.
         stop: later samples that decide which epoch is kept.
         options: how to train.
@@ -150,29 +211,36 @@ def train(
 
     Raises:
         HistoryError: a block has no stretch as long as a window and its horizon.
-        ValueError: the head is no point forecast.
     """
-    if spec.parameters != 1:
-        raise ValueError(f"parameters is {spec.parameters}: training knows the point head (1) only")
     learned = _Batches(SubSequences(fit, spec.window_length, spec.horizons), options, drawn=True)
     later = _Batches(SubSequences(stop, spec.window_length, spec.horizons), options, drawn=False)
     model.compile(
-        optimizer=keras.optimizers.Adam(options.learning_rate, clipnorm=options.clipnorm),
-        loss=_weighted_square,
+        optimizer=_Adam(options.learning_rate, options.clipnorm, options.clipvalue),
+        loss=build_loss(spec, options.loss),
         # Compiled by XLA, TensorFlow's LSTM is slow to start on a CPU and loses cuDNN on a GPU; JAX needs it.
         jit_compile=keras.backend.backend() == "jax",
     )
-    untrained = float(model.evaluate(later, verbose=0))
+    untrained = float(model.evaluate(later, verbose=0)) - _penalty(model)
     keep = _KeepBest(untrained, model.get_weights(), options.patience, on_epoch)
     if options.epochs > 0:
+        callbacks = [*_schedule(options), keep]
         model.fit(
-            learned, validation_data=later, epochs=options.epochs, callbacks=[keep], shuffle=False, verbose=0
+            learned,
+            validation_data=later,
+            epochs=options.epochs,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
         )
         keep.restore()
-    return TrainingRecord(tuple(keep.losses), tuple(keep.stop_losses), keep.best_epoch, len(keep.losses))
+    return TrainingRecord(
+        tuple(keep.losses), tuple(keep.stop_losses), keep.best_epoch, len(keep.losses), tuple(keep.rates)
+    )
 
 
-def retrain(model: Any, spec: ModelSpec, samples: Segments, options: TrainingOptions, epochs: int) -> None:
+def retrain(
+    model: Any, spec: ModelSpec, samples: Segments, options: TrainingOptions, rates: Sequence[float]
+) -> None:
     """Train a model that `train` has compiled once more, on other samples and for a given number of epochs.
 
     What the optimizer remembers is forgotten first; the weights are the caller's to reset.
@@ -181,23 +249,22 @@ def retrain(model: Any, spec: ModelSpec, samples: Segments, options: TrainingOpt
         model: the model, changed in place.
         spec: its shape.
         samples: to learn from.
-        options: how; patience does not count.
-        epochs: how many; 0 leaves the weights as they are.
+        options: how; patience and schedule do not count.
+        rates: the learning rate of each epoch; none leaves the weights as they are.
 
     Raises:
         HistoryError: there is no stretch as long as a window and its horizon.
     """
-    if not epochs:
+    if not rates:
         return
     for variable in model.optimizer.variables:
         if "learning_rate" not in variable.path:
             variable.assign(keras.ops.zeros_like(variable))
     learned = _Batches(SubSequences(samples, spec.window_length, spec.horizons), options, drawn=True)
-    model.fit(learned, epochs=epochs, shuffle=False, verbose=0)
+    scheduled = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
+    model.fit(learned, epochs=len(rates), callbacks=[scheduled], shuffle=False, verbose=0)
 
 
-def _weighted_square(packed: Any, forecast: Any) -> Any:
-    """Return the mean square over the cells that count; `packed` holds targets, then weights, on its last axis."""
-    ops = keras.ops
-    targets, weights = ops.split(packed, 2, axis=-1)
-    return ops.sum(weights * ops.square(targets - forecast)) / ops.maximum(ops.sum(weights), 1.0)
+def _penalty(model: Any) -> float:
+    """Return what the weights themselves add to the loss, which says nothing of how good the forecast is."""
+    return float(sum(float(keras.ops.convert_to_numpy(loss)) for loss in model.losses))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.errors import HistoryError, UsageError
 from edge_agent.contract.tail import WEEK_SECONDS
 from edge_agent.contract.types import Bool, Float32, Int64, Outcomes, Samples
 from edge_agent.detector import Detector
@@ -35,6 +35,7 @@ from trainer.detection_metrics import forecast_skill
 from trainer.fit import fit_detector
 from trainer.fit_options import FitOptions
 from trainer.injection import FAULT_ROWS, WARM_ROWS, InjectedFault, inject_faults
+from trainer.model_options import check_together
 from trainer.scored_rows import ranges_of
 from trainer.study import Judged, Report
 from trainer.tune_space import Space
@@ -102,10 +103,15 @@ def judge_trial(exam: Exam, parameters: dict[str, Any], report: Report) -> Judge
         report: told of each epoch's loss on the later block of training.
 
     Raises:
-        HistoryError: the history cannot carry such a model.
+        HistoryError: the history cannot carry such a model, or the parameters do not go together.
     """
     keras.utils.clear_session()  # a process fits many models
-    options = replace(exam.options, inference="step", **parameters)
+    # Windows take minutes to export: they are for architectures that have no step form.
+    options = replace(exam.options, inference="auto", **parameters)
+    try:
+        check_together(options)
+    except UsageError as error:
+        raise HistoryError(str(error)) from error
     with tempfile.TemporaryDirectory() as scratch:
         detector = fit_detector(
             exam.past, options, Path(scratch), lambda epoch, _loss, later: report(epoch, later)

@@ -19,8 +19,11 @@ _UNTRIED = (
     "off_when",
     "settle_ticks",
     "inference",
+    "precision",
+    "runtime",
+    "state_sensor",
 )
-"""What a machine is, and what is wanted of an alarm, is no matter of search; trials are run step by step."""
+"""What a machine is, what it runs on, and what is wanted of an alarm, is no matter of search."""
 _DEFAULTS: Mapping[str, Any] = {
     "units": [[32], [64], [64, 32], [128, 64, 32]],
     "window_length": {"low": 16, "high": 96},

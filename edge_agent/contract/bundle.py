@@ -33,7 +33,24 @@ CONTRACT_VERSION = 2
 MANIFEST = "manifest.json"
 SCORING = "scoring.npz"
 GOLDEN = "golden.npz"
-CHUNK = "chunk.onnx"
+_ENDINGS = {"onnx": "onnx", "litert": "tflite"}
+RUNTIMES = tuple(_ENDINGS)
+PRECISIONS = ("float32", "int8")
+
+
+def graph_file(inference: str, runtime: str = "onnx", precision: str = "float32") -> str:
+    """Return the name of a graph in a bundle, such as `step.onnx` or `window.int8.tflite`.
+
+    Args:
+        inference: `step`, `window` or `chunk`.
+        runtime: one of `RUNTIMES`.
+        precision: one of `PRECISIONS`.
+    """
+    return f"{inference}{'' if precision == 'float32' else f'.{precision}'}.{_ENDINGS[runtime]}"
+
+
+CHUNK = graph_file("chunk")
+"""Many steps in one run. Where a bundle has none, as its architecture has no such form, steps are run one by one."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +91,13 @@ class Manifest:
         window_length: T, ticks.
         horizons: ticks ahead, ascending; scoring uses the first.
         inputs: in order, each `sensor:NAME`, `missing:NAME`, `exogenous:NAME` or `calendar:NAME`, see `inputs.py`.
-        head: what the outputs mean, `point`.
-        architecture: facts on the network, for people.
+        head: what the outputs mean: `point`, `gaussian`, `quantile` or `softmax`; the first number of each sensor is
+            the forecast that is scored.
+        architecture: facts on the network, for people; `parameters` names the numbers of each sensor, `step_form` is
+            false where only windows can be run.
         state_size: width of the step graph's packed state.
         inference: the mode it was calibrated in, `step` or `window`.
+        runtime, precision: of the graph that it was calibrated with, see `graph_file`.
         warmup_ticks: samples before the first score.
         max_gap_ticks: a longer gap starts over.
         adaptation: what is usual of late, one of `trailing.POLICIES`.
@@ -89,7 +109,8 @@ class Manifest:
         time_zone: whose clock the calendar inputs follow.
         trained: training range, rows, fingerprint of the data, versions.
         metrics: on held-out data.
-        parity: largest deviations between the graphs.
+        parity: largest deviation of each graph from the trained model, scaled units.
+        sizes: bytes of each graph.
         files: SHA-256 of every other file, by name.
         contract_version: of this record.
     """
@@ -110,6 +131,8 @@ class Manifest:
     warmup_ticks: int
     max_gap_ticks: int
     threshold: Threshold
+    runtime: str = "onnx"
+    precision: str = "float32"
     adaptation: str = "frozen"
     block_rows: int = LEAST_BLOCK
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
@@ -119,6 +142,7 @@ class Manifest:
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     contract_version: int = CONTRACT_VERSION
 
@@ -209,8 +233,10 @@ def read_bundle(directory: Path) -> Bundle:
             raise BundleError(
                 f"{held}: SHA-256 differs from the manifest's; the file is damaged or was changed"
             )
-    chunk = (CHUNK,) if manifest.inference == "step" else ()
-    for name in (SCORING, GOLDEN, f"{manifest.inference}.onnx", *chunk):
+    # Not every bundle has chunks, but one that lies there would be run: it must be held against a hash too.
+    chunk = (CHUNK,) if (directory / CHUNK).exists() else ()
+    graph = graph_file(manifest.inference, manifest.runtime, manifest.precision)
+    for name in (SCORING, GOLDEN, graph, *chunk):
         if name not in manifest.files:
             raise BundleError(f"{path}: files: {name} must be listed")
     return Bundle(directory, manifest, _read_scoring(directory, manifest), hashlib.sha256(text).hexdigest())
@@ -294,8 +320,14 @@ def _check(manifest: Manifest) -> None:
         if value <= 0:
             raise ValueError(f"{name}: must be above 0")
     _ = manifest.layout
-    if manifest.adaptation not in POLICIES:
-        raise ValueError(f"adaptation: must be one of {', '.join(POLICIES)}")
+    for name, chosen, known in (
+        ("adaptation", manifest.adaptation, POLICIES),
+        ("inference", manifest.inference, ("step", "window")),
+        ("runtime", manifest.runtime, RUNTIMES),
+        ("precision", manifest.precision, PRECISIONS),
+    ):
+        if chosen not in known:
+            raise ValueError(f"{name}: must be one of {', '.join(known)}")
     if manifest.drift is not None:
         _check_drift(manifest.drift, len(manifest.sensors))
 

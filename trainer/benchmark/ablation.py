@@ -28,7 +28,7 @@ def variants(options: ForewarnOptions) -> list[Contender]:
     found += [Forewarn(replace(options, parts=part), name) for name, part in parts.items()]
     if options.forecaster == "lstm":
         # The ridge regression alone has neither part to lose.
-        found.append(Forewarn(replace(options, parts=Parts(highway=False)), "without highway"))
+        found.append(Forewarn(replace(options, highway=False), "without highway"))
         found.append(Forewarn(replace(options, forecaster="ridge"), "without LSTM"))
     return found
 

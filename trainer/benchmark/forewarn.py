@@ -32,6 +32,7 @@ class ForewarnOptions:
         epochs: at most.
         max_gap_ticks: a longer gap starts over.
         units: of the LSTM layers.
+        highway: whether the ridge highway forecasts beside them.
         adaptation, usual_days: what is usual of late, see `FitOptions`.
         alarm_rules: when alarms open and close.
         parts: of the detector that take part.
@@ -41,6 +42,7 @@ class ForewarnOptions:
     epochs: int = 30
     max_gap_ticks: int = 60
     units: tuple[int, ...] = (128, 64, 32)
+    highway: bool = True
     adaptation: str = "auto"
     usual_days: float = 14.0
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
@@ -99,6 +101,7 @@ def fit_detector(case: Case, seed: int, options: ForewarnOptions) -> Detector:
     wanted = FitOptions(
         name=case.name,
         units=options.units if lstm else (),
+        highway=options.highway,
         epochs=options.epochs,
         max_gap_ticks=options.max_gap_ticks,
         alarms_per_week=ALARMS_PER_WEEK,
