@@ -117,9 +117,9 @@ def test_chunks_are_for_layers_beside_the_highway_in_float32() -> None:
 def test_a_chunk_cut_anywhere_is_its_steps(recurrent: Recurrent, cuts: list[int]) -> None:
     """Wherever ticks are cut into chunks, each forecast and the state at the end are those of single steps."""
     inputs, once, carried = recurrent.inputs, recurrent.state.copy(), recurrent.state.copy()
-    expected, found = [], []
-    for tick in range(inputs.shape[1]):
-        expected.append(recurrent.forecaster.advance(inputs[:, tick : tick + 1], once)[:, 0])
+    ticks = range(inputs.shape[1])
+    expected = [recurrent.forecaster.advance(inputs[:, tick : tick + 1], once)[:, 0] for tick in ticks]
+    found = []
     for first, end in pairwise(sorted({0, inputs.shape[1], *cuts})):
         found.append(recurrent.forecaster.advance(inputs[:, first:end], carried))
     np.testing.assert_allclose(np.concatenate(found, axis=1), np.stack(expected, axis=1), atol=TOLERANCE)
