@@ -245,7 +245,9 @@ class ForecastChain:
         """Take samples into the averages; what is read in maintenance teaches the slow drift nothing."""
         own = state.scoring.take(rows)
         taught = None if held is None else ~held
-        averages = self._scorer.follow(own, scaled - pending, scaled, present, tick, taught)
+        averages = self._scorer.follow(
+            own, np.asarray(scaled - pending, np.float32), scaled, present, tick, taught
+        )
         if not isinstance(rows, slice):
             state.scoring.put(rows, own)
         followed.forecast[position] = self._scaling.invert(pending)
@@ -317,7 +319,10 @@ class ForecastChain:
         ticks = inputs.shape[1]
         state.seen[rows] += ticks
         if self._forecaster.inference == "step":
-            ahead, state.hidden[rows] = self._forecaster.advance(inputs, state.hidden[rows])
+            hidden = state.hidden[rows]
+            ahead = self._forecaster.advance(inputs, hidden)
+            if not isinstance(rows, slice):
+                state.hidden[rows] = hidden
             return ahead[:, :, 0, :, 0]
         return self._forecast_windows(state, rows, inputs)
 

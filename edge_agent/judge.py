@@ -104,7 +104,10 @@ class Judge:
         budget, interval = manifest.threshold.alarms_per_week, manifest.sampling_interval_seconds
         self._controller = BudgetController(budget, interval) if adaptive else None
         self._drift = None if manifest.drift is None else DriftWatch(manifest.drift, bundle.scoring)
+        self._interval = interval
         self._weigher = Weigher(bundle, scorer)
+        self._clear = manifest.threshold.clear_value(self._weigher.adapts)
+        self._onset = ONSET_RATIO * manifest.threshold.value
         self._uneventful = Uneventful(
             bundle, scorer, self._weigher, alarm_rules, self._controller, self._drift
         )
@@ -254,21 +257,17 @@ class Judge:
         self, state: DetectorState, rows: Places, time: Float64, score: Float64, statistic: Float64, factor: Float64,
         permit: Permit | None,
     ) -> Transitions:  # fmt: skip
-        manifest = self._bundle.manifest
-        threshold = manifest.threshold
-        quiet = statistic < threshold.clear_value(self._weigher.adapts) * factor
-        calm = statistic < ONSET_RATIO * threshold.value * factor
+        quiet, calm = statistic < self._clear * factor, statistic < self._onset * factor
         happened = follow_alarms(
-            state.alarms, rows, time, score, quiet, self._alarm_rules,
-            manifest.sampling_interval_seconds, calm, permit,
-        )  # fmt: skip
+            state.alarms, rows, time, score, quiet, self._alarm_rules, self._interval, calm, permit
+        )
         if self._controller is not None:
             active = state.alarms.active[rows]
             alarmed = np.count_nonzero(active)
             resting = quiet & ~active if alarmed else quiet
             self._controller.follow(state.budget, rows, time, happened.started, resting)
             if alarmed:
-                ratio = statistic / manifest.threshold.value
+                ratio = statistic / self._bundle.manifest.threshold.value
                 self._controller.let_pass(state.budget, rows, active, ratio)
         for reason, which in zip(HELD_BACK, (happened.cooled, happened.slight), strict=True):
             self.held_back[reason] += int(np.count_nonzero(which))

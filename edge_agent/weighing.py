@@ -30,7 +30,7 @@ class Weighed:
 
     def flat(self, places: Int64, column: int) -> Int64:
         """Return the rows (b,) of the tile of some assets' samples in one column."""
-        return places * self.time.shape[1] + column
+        return np.asarray(places * self.time.shape[1] + column, np.int64)
 
 
 class Weigher:
@@ -51,11 +51,14 @@ class Weigher:
         # A history too short for a claim of rarity has not seen the sensors' whole range either: leaving it proves
         # nothing, except for a sensor that never moved, or where a range that is left for good becomes the usual one.
         short = manifest.threshold.basis == "margin" and not self.adapts
-        self._guarded: Bool = manifest.scaling.constant | (not short)
+        guarded: Bool = manifest.scaling.constant | (not short)
+        self._guarded = guarded if guarded.any() and bundle.scoring.fusion.range_guard else None
 
     def weigh(self, tile: ScoredTile, asset: Int64) -> Weighed:
         """Return a tile of assets (B,) with its aspects."""
-        guard = self._scorer.guard(tile.averages, self._guarded)
+        guard: Float64 | float = 0.0
+        if self._guarded is not None:
+            guard = self._scorer.guard(tile.averages, self._guarded)
         statistics = self._scorer.statistics(tile.averages, tile.present)
         aspects, sudden = self._scorer.weigh(statistics, guard)
         shape = tile.tick.shape

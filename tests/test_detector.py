@@ -377,13 +377,13 @@ def test_measuring_masks_as_processing_does(mode: str) -> None:
 def test_a_forecast_that_runs_away_is_held_back_for_a_dead_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
     """However a forecaster magnifies its own forecasts, what it is fed for a dead sensor stays in the range seen."""
     detector = load_detector(TINY_BUNDLE, "step")
-    step = detector.forecaster.step
+    advance = detector.forecaster.advance
 
-    def magnified(inputs: Float32, hidden: Float32) -> tuple[Float32, Float32]:
-        ahead, after = step(inputs, hidden)
-        return 1.2 * inputs[:, None, :3, None] + 0.01, after if len(ahead) else hidden
+    def magnified(inputs: Float32, hidden: Float32) -> Float32:
+        advance(inputs, hidden)
+        return 1.2 * inputs[:, :, None, :3, None] + 0.01
 
-    monkeypatch.setattr(detector.forecaster, "step", magnified)
+    monkeypatch.setattr(detector.forecaster, "advance", magnified)
     values = normal_values(400, 3)
     values[100:, 1] = np.nan
     outcomes = detector.process(samples_of(values))

@@ -31,7 +31,7 @@ def test_a_window_is_its_steps_from_zero() -> None:
     step = _forecaster("step")
     state = np.zeros((7, STATE), np.float32)
     for tick in range(WINDOW):
-        forecast, state = step.step(windows[:, tick], state)
+        forecast = step.advance(windows[:, tick : tick + 1], state)[:, 0]
     assert forecast.shape == (7, 1, len(SENSORS), 1)
     np.testing.assert_allclose(forecast, _forecaster("window").window(windows), rtol=0, atol=1e-5)
 
@@ -43,14 +43,26 @@ def test_a_large_batch_of_windows_equals_its_parts() -> None:
     np.testing.assert_allclose(graph.window(windows), np.concatenate(parts), rtol=0, atol=1e-6)
 
 
-def test_a_large_batch_of_steps_equals_its_parts() -> None:
-    """A step of a batch beyond the limit gives forecasts and states of small batches."""
-    inputs, graph = _windows(2 * MAX_BATCH + 88)[:, 0], _forecaster("step")
-    state = np.random.default_rng(4).normal(size=(len(inputs), STATE)).astype(np.float32)
-    forecast, after = graph.step(inputs, state)
-    parts = [graph.step(inputs[at : at + 50], state[at : at + 50]) for at in range(0, len(inputs), 50)]
-    np.testing.assert_allclose(forecast, np.concatenate([part[0] for part in parts]), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(after, np.concatenate([part[1] for part in parts]), rtol=0, atol=1e-6)
+@pytest.mark.parametrize("ticks", [1, 5])
+def test_a_large_batch_of_steps_equals_its_parts(ticks: int) -> None:
+    """A batch beyond the limit gives forecasts and states of small batches, tick by tick and in chunks."""
+    inputs, graph = _windows(2 * MAX_BATCH + 88)[:, :ticks], _forecaster("step")
+    together = np.random.default_rng(4).normal(size=(len(inputs), STATE)).astype(np.float32)
+    apart = together.copy()
+    forecast = graph.advance(inputs, together)
+    parts = [graph.advance(inputs[at : at + 50], apart[at : at + 50]) for at in range(0, len(inputs), 50)]
+    np.testing.assert_allclose(forecast, np.concatenate(parts), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(together, apart, rtol=0, atol=1e-6)
+
+
+def test_a_chunk_is_its_steps() -> None:
+    """Many ticks in one run forecast what one after the other does, and leave the same state."""
+    inputs, graph = _windows(7), _forecaster("step")
+    at_once, stepwise = np.zeros((2, 7, STATE), np.float32)
+    found = graph.advance(inputs, at_once)
+    steps = [graph.advance(inputs[:, tick : tick + 1], stepwise) for tick in range(WINDOW)]
+    np.testing.assert_allclose(found, np.concatenate(steps, axis=1), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(at_once, stepwise, rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_agent.contract.ewma import LONGEST, Smoother, deviation
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
-from edge_agent.contract.novelty import find_centres, nearest_centre_distance
+from edge_agent.contract.novelty import NearestCentre, find_centres
 from edge_agent.contract.range_guard import EXCESS_BOUND, range_excess, range_margin
 from edge_agent.contract.scaling import fit_scaling
 from edge_agent.contract.scoring import (
@@ -232,8 +232,11 @@ def test_novelty_is_zero_at_a_centre_and_ignores_missing_dimensions() -> None:
     centres = np.array([[0.0, 0.0], [10.0, 10.0]])
     state = np.array([[10.0, 10.0], [13.0, 10.0], [3.0, 77.0]])
     present = np.array([[True, True], [True, True], [True, False]])
-    found = nearest_centre_distance(state, centres, present)
-    np.testing.assert_allclose(found, [0.0, np.sqrt(4.5), 3.0], atol=1e-9)
+    space = NearestCentre(centres, np.ones(2, np.bool_))
+    np.testing.assert_allclose(space.distance(state, present), [0.0, np.sqrt(4.5), 3.0], atol=1e-9)
+    np.testing.assert_allclose(space.distance(state[:2]), [0.0, np.sqrt(4.5)], atol=1e-7)
+    first = NearestCentre(centres, np.array([True, False]))
+    np.testing.assert_allclose(first.distance(state), [0.0, 3.0, 3.0], atol=1e-7)
 
 
 def test_centres_find_separate_groups_and_are_reproducible() -> None:
@@ -243,7 +246,7 @@ def test_centres_find_separate_groups_and_are_reproducible() -> None:
     states = np.concatenate([group + rng.normal(size=(40, 2)) for group in groups])
     centres = find_centres(states)
     np.testing.assert_array_equal(centres, find_centres(states))
-    assert nearest_centre_distance(groups, centres, np.ones((3, 2), np.bool_)).max() < 1.5
+    assert NearestCentre(centres, np.ones(2, np.bool_)).distance(groups).max() < 1.5
     assert find_centres(np.zeros((100, 2))).shape[1] == 2
 
 

@@ -123,7 +123,7 @@ class BudgetController:
         while True:
             factor = self._factor(self._after(surplus[:, None], before))
             found = quiet(factor)
-            counted = np.cumsum(found, axis=1) - found
+            counted: Int64 = np.cumsum(found, axis=1) - found
             if (counted == before).all():
                 return factor
             before = counted

@@ -111,7 +111,8 @@ class DriftMeasures:
         """Return the measures (…, 2F) of levels and residuals (…, F), and which of them count; None is as `judged`.
 
         Args:
-            level, residual: scaled units, finite.
+            level: scaled units.
+            residual: scaled units.
             present: (…, F) which cells count; None is all.
         """
         model, width = self._model, level.shape[-1]

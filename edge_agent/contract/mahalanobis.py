@@ -102,7 +102,7 @@ class Mahalanobis:
             turned = z.reshape(-1, z.shape[-1]) @ self._factor
             turned *= turned
             square = turned @ self._ones
-            return np.sqrt(square, out=square).reshape(z.shape[:2])
+            return np.asarray(np.sqrt(square, out=square)).reshape(z.shape[:2])
         square = np.maximum(self.contributions(z, present).sum(axis=2), 0.0)
         counted = np.maximum((present & self._judged).sum(axis=1), 1)
         return np.asarray(np.sqrt(square * (present.shape[1] / counted)[:, None]))

@@ -10,21 +10,40 @@ import numpy as np
 from edge_agent.contract.types import Bool, Float64
 
 
-def nearest_centre_distance(state: Float64, centres: Float64, present: Bool | None = None) -> Float64:
-    """Return (n,) distances of states (n, D) to the nearest of `centres` (K, D) over `present` (n, D); None is all."""
-    if present is None:
-        # Centres by states, not the other way round: the least of each column is found many columns at a time.
-        square = centres @ state.T
-        square -= 0.5 * np.einsum("kd,kd->k", centres, centres)[:, None]
+class NearestCentre:
+    """Distances to the nearest of the centres.
+
+    Args:
+        centres: (K, D).
+        judged: (D,) dimensions that count at all.
+    """
+
+    def __init__(self, centres: Float64, judged: Bool) -> None:
+        self._every, self._judged = centres, judged
+        self._all_judged = bool(judged.all())
+        self._centres = np.ascontiguousarray(centres[:, judged])
+        self._half = 0.5 * np.einsum("kd,kd->k", self._centres, self._centres)[:, None]
+
+    def distance(self, state: Float64, present: Bool | None = None) -> Float64:
+        """Return (n,) distances of states (n, D) over the dimensions that are `present` (n, D); None is all."""
+        if present is None:
+            return self._distance(state if self._all_judged else state[:, self._judged])
+        seen = (present & self._judged).astype(np.float64)
+        masked, centres = state * seen, self._every
+        square = (masked * masked).sum(axis=1)[:, None] - 2.0 * masked @ centres.T
+        square += seen @ (centres * centres).T
+        nearest = np.maximum(square.min(axis=1), 0.0)
+        return np.asarray(np.sqrt(nearest / np.maximum(seen.sum(axis=1), 1.0)))
+
+    def _distance(self, state: Float64) -> Float64:
+        # Centres by states, not the other way round: the nearest of each column is found many columns at a time.
+        product = self._centres @ state.T
+        product -= self._half
         nearest = np.einsum("nd,nd->n", state, state)
-        nearest -= 2.0 * np.maximum.reduce(square, axis=0)
-        nearest *= 1.0 / state.shape[1]
-        return np.sqrt(np.maximum(nearest, 0.0))
-    seen = present.astype(np.float64)
-    masked = state * seen
-    square = (masked * masked).sum(axis=1)[:, None] - 2.0 * masked @ centres.T + seen @ (centres * centres).T
-    nearest = np.maximum(square.min(axis=1), 0.0)
-    return np.asarray(np.sqrt(nearest / np.maximum(seen.sum(axis=1), 1.0)))
+        nearest -= 2.0 * np.maximum.reduce(product, axis=0)
+        np.maximum(nearest, 0.0, out=nearest)
+        nearest *= 1.0 / max(state.shape[1], 1)
+        return np.asarray(np.sqrt(nearest, out=nearest))
 
 
 def find_centres(states: Float64, count: int = 64, seed: int = 0, rounds: int = 25) -> Float64:

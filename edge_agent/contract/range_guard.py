@@ -6,14 +6,14 @@ over a short span, so that one wild sample is a matter of data quality and not o
 
 import numpy as np
 
-from edge_agent.contract.types import Float64
+from edge_agent.contract.types import Float32, Float64
 
 GUARD_SPAN = 5
 MARGIN_RATIO = 0.05
 EXCESS_BOUND = 20.0
 
 
-def range_excess(scaled: Float64, low: Float64, high: Float64, margin: Float64) -> Float64:
+def range_excess(scaled: Float32 | Float64, low: Float64, high: Float64, margin: Float64) -> Float64:
     """Return (B, F): 0 inside [low, high], 1 at one margin outside, at most 20."""
     outside = np.maximum(np.maximum(low - scaled, scaled - high), 0.0)
     return np.asarray(np.minimum(outside / margin, EXCESS_BOUND))

@@ -16,7 +16,7 @@ from edge_agent.contract.ewma import Smoother, deviation, smoothing
 from edge_agent.contract.fusion import LEAST_RATIO, Fusion
 from edge_agent.contract.grid import UNSET
 from edge_agent.contract.mahalanobis import BOUND, Mahalanobis, bounded, shrunk_correlation
-from edge_agent.contract.novelty import find_centres, nearest_centre_distance
+from edge_agent.contract.novelty import NearestCentre, find_centres
 from edge_agent.contract.range_guard import GUARD_SPAN, range_excess, range_margin
 from edge_agent.contract.shape_novelty import WINDOW, ShapeModel, fit_shapes, shape_statistic
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Places
@@ -250,14 +250,14 @@ class Scorer:
         self._level = Mahalanobis(model.level_correlation, model.judged)
         self._aspect_weights = model.fusion.aspect_weights
         self._all_judged = bool(model.judged.all())
-        seen = np.r_[model.judged, model.judged]
-        self._seen, self._centres = seen, np.ascontiguousarray(model.centres[:, seen])
+        self._novelty = NearestCentre(model.centres, np.r_[model.judged, model.judged])
+        self._low, self._high = model.low.astype(np.float32), model.high.astype(np.float32)
         self._averages = Smoother((*model.spans, NOVELTY_SPAN))
         self._guard_average = Smoother([GUARD_SPAN])
         self._squares = Smoother(model.variance.spans)
-        self._residual_rate = 1.0 / (BOUND * model.residual_scale)
+        self._residual_rate = (1.0 / (BOUND * model.residual_scale)).astype(np.float32)
         self._residual_shift = model.residual_centre * self._residual_rate
-        self._level_rate = 1.0 / (BOUND * model.level_scale)
+        self._level_rate = (1.0 / (BOUND * model.level_scale)).astype(np.float32)
         self._level_shift = model.level_centre * self._level_rate
         self._per_normaliser = 1.0 / model.normalisers
         self._column_weights = model.fusion.column_weights(model.sources[:-1])
@@ -267,8 +267,8 @@ class Scorer:
     def follow(
         self,
         state: ScoringState,
-        residual: Float64,
-        level: Float64,
+        residual: Float32 | Float64,
+        level: Float32 | Float64,
         present: Bool | None,
         tick: Int64,
         taught: Bool | None = None,
@@ -277,7 +277,8 @@ class Scorer:
 
         Args:
             state: of the assets, B rows, changed in place.
-            residual, level: (B, L, F) scaled units.
+            residual: (B, L, F) scaled units.
+            level: (B, L, F) scaled units.
             present: (B, L, F) which cells count; None is all.
             tick: (B, L).
             taught: (B,) whose levels teach the bias; None is all.
@@ -313,8 +314,8 @@ class Scorer:
     def _follow_stretch(
         self,
         state: ScoringState,
-        residual: Float64,
-        level: Float64,
+        residual: Float32 | Float64,
+        level: Float32 | Float64,
         present: Bool | None,
         taught: Bool | None,
     ) -> Averages:
@@ -355,15 +356,15 @@ class Scorer:
             getattr(state, name)[...] = array if ticks == 1 else array[last]
         return found
 
-    def _excess(self, state: ScoringState, level: Float64, present: Bool | None) -> Float64:
+    def _excess(self, state: ScoringState, level: Float32 | Float64, present: Bool | None) -> Float64:
         """Return (B, L, 1, F) the smoothed range excess; that of a silent sensor fades."""
         model = self.model
         if np.count_nonzero(np.abs(state.bias) > BIAS_BOUND):
             # A baseline that was accepted lies beyond the bound of slow drift, and shifts the range that was seen too.
             accepted = state.bias - np.clip(state.bias, -BIAS_BOUND, BIAS_BOUND)
             level = level - accepted * model.level_scale
-        outside = (level < model.low) | (level > model.high)
-        if not (np.count_nonzero(outside) or np.count_nonzero(state.excess)):
+        left = (level < self._low) | (level > self._high)
+        if not (np.count_nonzero(left) or np.count_nonzero(state.excess)):
             return np.zeros((*level.shape[:2], 1, level.shape[2]))
         outside = range_excess(level, model.low, model.high, self._margin)
         if present is None or present.all():
@@ -378,7 +379,7 @@ class Scorer:
             found[:, at] = excess
         return found
 
-    def _windows(self, window: Float32, level: Float64, present: Bool | None) -> Float32:
+    def _windows(self, window: Float32, level: Float32 | Float64, present: Bool | None) -> Float32:
         """Return the windows (B x L, W, M) with each sample in them; a missing reading repeats the one before it."""
         sensors = self.model.shapes.sensors
         count, ticks, _ = level.shape
@@ -427,12 +428,10 @@ class Scorer:
         vector = np.concatenate([state.level[:, -1], state.residual[:, -1]], axis=1)
         if present is None or (present | ~model.judged).all():
             judged = model.judged
-            vector = vector if self._all_judged else vector[:, self._seen]
-            found[:, -2] = nearest_centre_distance(vector, self._centres)
+            found[:, -2] = self._novelty.distance(vector)
         else:
             judged = present & model.judged
-            both = np.concatenate([judged, judged], axis=1)
-            found[:, -2] = nearest_centre_distance(vector, model.centres, both)
+            found[:, -2] = self._novelty.distance(vector, np.concatenate([judged, judged], axis=1))
         found[:, -4:-2] = variance_statistic(model.variance, state.square, judged)
         found[:, -1] = self._shape(state, present)
         return found
@@ -451,7 +450,7 @@ class Scorer:
         """Return the aspects (n, 3) alone, see `weigh`."""
         return self.weigh(statistics, guard)[0]
 
-    def weigh(self, statistics: Float64, guard: Float64) -> tuple[Float64, Float64]:
+    def weigh(self, statistics: Float64, guard: Float64 | float) -> tuple[Float64, Float64]:
         """Return aspects (n, 3), and (n,) how sudden the change is.
 
         Aspects are deviation, shape and range; the shape is NaN where it cannot be judged. Suddenness is the mean of
@@ -534,7 +533,7 @@ class Scorer:
         return np.asarray(expected * self.model.level_scale + self.model.level_centre)
 
 
-def _standardised(values: Float64, rate: Float64, shift: Float64) -> Float64:
+def _standardised(values: Float32 | Float64, rate: Float32, shift: Float64) -> Float64:
     """Return `bounded` of values (B, L, F) in standard deviations from their centre, both given over the bound.
 
     In single precision, as the values come: its hyperbolic tangent is five times as quick.
@@ -546,7 +545,7 @@ def _standardised(values: Float64, rate: Float64, shift: Float64) -> Float64:
 
 
 def _bias_gain(span: int) -> float:
-    """Return what the bias takes of each level of a stretch, as much as it would take sample by sample of a constant."""
+    """Return what the bias takes of each level of a stretch: of a constant as much as it would sample by sample."""
     a = float(smoothing([BIAS_SPANS * span])[0])
     return float((1.0 - (1.0 - a) ** BIAS_TICKS) / BIAS_TICKS)
 

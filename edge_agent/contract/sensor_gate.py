@@ -165,13 +165,12 @@ class SensorGate:
             values: (B, L, F) engineering units; NaN where missing.
         """
         glance = self._glance(state, rows, tick, values)
-        odd = glance.odd
-        if not np.count_nonzero(odd):
+        if not np.count_nonzero(glance.odd):
             self._pass(state, rows, tick, values, glance)
             return Passed(values, values)
         passed = Passed(values.copy(), values.copy(), np.zeros(values.shape, np.bool_))
         assets = np.arange(len(state.last_tick))[rows]
-        odd = odd.any(axis=1)
+        odd: Bool = np.asarray(glance.odd.any(axis=1))
         plain = np.flatnonzero(~odd)
         if len(plain):
             hold = glance.hold if glance.hold is None else glance.hold[plain]
@@ -188,7 +187,7 @@ class SensorGate:
         while at < count:
             part = slice(at, at + ahead)
             glance = self._glance(state, rows, ticks[:, part], readings[:, part])
-            clear = _leading(~glance.odd.any(axis=0))
+            clear = _leading(np.asarray(~glance.odd.any(axis=0)))
             if clear:
                 part, hold = slice(at, at + clear), glance.hold
                 calm = _Glance(hold if hold is None else hold[:, :clear], glance.odd[:, :clear])

@@ -82,7 +82,7 @@ def shape_statistic(model: ShapeModel, windows: Float32, present: Bool | None) -
     """
     ratio = _distances(model.references, model.turned, windows, model.absolute) / model.scale
     if present is None:
-        return np.sqrt(np.einsum("nm,nm->n", ratio, ratio) / len(model.sensors))
+        return np.asarray(np.sqrt(np.einsum("nm,nm->n", ratio, ratio) / len(model.sensors)))
     counted = present.sum(axis=1)
     square = np.where(present, ratio * ratio, 0.0).sum(axis=1)
     return np.asarray(np.where(counted > 0, np.sqrt(square / np.maximum(counted, 1)), np.nan))

@@ -51,8 +51,8 @@ def variance_statistic(model: VarianceModel, square: Float64, judged: Bool) -> F
     np.minimum(np.abs(parts, out=parts), BOUND, out=parts)
     parts *= parts
     if judged.ndim == 1:
-        found = parts.reshape(square.shape) @ (judged / max(np.count_nonzero(judged), 1))
-        return np.sqrt(found, out=found)
+        found = parts.reshape(square.shape) @ (judged / max(int(np.count_nonzero(judged)), 1))
+        return np.asarray(np.sqrt(found, out=found))
     total = (parts.reshape(square.shape) * judged[:, None, :]).sum(axis=2, dtype=np.float64)
     return np.asarray(np.sqrt(total / np.maximum(judged.sum(axis=1), 1)[:, None]))
 

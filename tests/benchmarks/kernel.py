@@ -172,14 +172,13 @@ def _graph(bundle: Bundle) -> list[Contender]:
     rng = np.random.default_rng(0)
 
     def contender(batch: int) -> Contender:
-        inputs = rng.normal(size=(batch, len(manifest.inputs))).astype(np.float32)
+        inputs = rng.normal(size=(batch, 1, len(manifest.inputs))).astype(np.float32)
         state = np.zeros((batch, manifest.state_size), np.float32)
         turns = max(1, _ROWS_A_CALL // batch)
 
         def call() -> None:
-            nonlocal state
             for _ in range(turns):
-                _, state = forecaster.step(inputs, state)
+                forecaster.advance(inputs, state)
 
         return Contender(f"step_{batch}", f"step graph, batch of {batch}", batch * turns, call)
 
