@@ -1,6 +1,7 @@
 """The law of the hot path: however a stream is cut into calls, all that is said and remembered is the same."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,7 @@ def _opened(bundle: Bundle, situation: dict[str, Any], mode: str) -> Detector:
 
 def _fed(detector: Detector, samples: Samples, cuts: list[int]) -> list[Outcomes]:
     bounds = sorted({0, len(samples), *(cut for cut in cuts if cut < len(samples))})
-    return [
-        detector.process(pick(samples, slice(first, end)))
-        for first, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [detector.process(pick(samples, slice(first, end))) for first, end in pairwise(bounds)]
 
 
 def _assert_same(found: list[Outcomes], expected: list[Outcomes]) -> None:
