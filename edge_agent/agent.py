@@ -39,10 +39,11 @@ from edge_agent.web import Pages, WebServer
 log = logging.getLogger(__name__)
 
 # One turn of the main loop: so much is decoded, and so many rows are scored in one call. The connection is not looked
-# after during a call; with one asset, which is the slowest, it takes a second or two.
-_TURN_MESSAGES = 8192
+# after during a call, and rows of one asset are slow, since each waits for the one before it: few assets get less.
+_TURN_MESSAGES = 4096
 _TURN_BYTES = 2 << 20
 _MOST_ROWS = 8192
+_MOST_ROWS_AN_ASSET = 1024
 # With so many waiting there is nothing to gain by waiting for more.
 _ENOUGH_MESSAGES = 2048
 _LONGEST_TICK_SECONDS = 1.0
@@ -265,9 +266,10 @@ class Agent:
 
     def _process(self, batch: list[Messages]) -> None:
         scored = False
-        for rows in self._intake.blocks(batch, _MOST_ROWS):
+        limit = min(_MOST_ROWS, _MOST_ROWS_AN_ASSET * max(len(self.pipeline.assets), 1))
+        for rows in self._intake.blocks(batch, limit):
             scored |= self._feed(rows, batch[-1].arrival)
-            if len(rows) == _MOST_ROWS:
+            if len(rows) == limit:
                 # There may be many more: neither the broker nor the watchdog waits for the last of them.
                 self._client.wait(0.0)
                 self._tick_if_due()
@@ -364,17 +366,22 @@ class Agent:
         if outcomes.events:
             self._refresh_board()
         self._board.take_outcomes(outcomes)
-        scored = int(np.count_nonzero(np.isfinite(outcomes.score)))
-        off = 0 if outcomes.off is None else int(np.count_nonzero(outcomes.off))
-        unforeseen = int(np.count_nonzero(~np.isfinite(outcomes.forecast).any(axis=1))) - off
-        self.tally.scored += scored
-        self.tally.unscored["off"] += off
-        self.tally.unscored["warming_up"] += unforeseen
-        self.tally.unscored["no_reading"] += max(len(outcomes) - scored - unforeseen - off, 0)
+        self._count(outcomes)
         for found in outcomes.quality:
             self._publish_quality(found)
         for advice in outcomes.advice:
             self._publish_advice(advice)
+
+    def _count(self, outcomes: Outcomes) -> None:
+        scored = int(np.count_nonzero(np.isfinite(outcomes.score)))
+        self.tally.scored += scored
+        if scored == len(outcomes):
+            return
+        off = 0 if outcomes.off is None else int(np.count_nonzero(outcomes.off))
+        unforeseen = int(np.count_nonzero(~np.isfinite(outcomes.forecast).any(axis=1))) - off
+        self.tally.unscored["off"] += off
+        self.tally.unscored["warming_up"] += unforeseen
+        self.tally.unscored["no_reading"] += max(len(outcomes) - scored - unforeseen - off, 0)
 
     def _publish_advice(self, event: DriftEvent) -> None:
         asset = self.pipeline.assets[event.asset]

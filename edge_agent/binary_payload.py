@@ -109,6 +109,17 @@ class BinaryReader:
         return whole[:, :-1] if layout.same else whole[:, layout.chosen]
 
 
+def column_names(payload: bytes) -> list[str]:
+    """Return the names that a payload says its columns have; none where it is not whole."""
+    if len(payload) < _HEADER.size:
+        return []
+    _, _, length, _ = _HEADER.unpack_from(payload)
+    try:
+        return payload[_HEADER.size : _HEADER.size + length].decode().split("\n")
+    except UnicodeDecodeError:
+        return []
+
+
 def write_binary(sensors: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
     """Return a payload of rows, each its time and one reading a sensor; NaN is none."""
     names = "\n".join(sensors).encode()

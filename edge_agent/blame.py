@@ -35,6 +35,7 @@ class Blame:
         self._scorer = scorer
         self._sensors = bundle.manifest.sensors
         self._scaling = bundle.manifest.scaling
+        self._exogenous = bundle.manifest.layout.is_exogenous
         self._basis = bundle.manifest.threshold.basis
 
     def events(
@@ -142,7 +143,7 @@ class Blame:
         return DriftEvent(asset, time, since, float(np.abs(drifts).max()), named)
 
     def _shares(self, tile: ScoredTile, row: int) -> tuple[SensorShare, ...]:
-        """Return every sensor's share of the score of one sample, largest first, in engineering units."""
+        """Return the sensors' shares of the score of one sample, largest first, in engineering units; commands have none."""
         one = slice(row, row + 1)
         averages = tile.averages.take(one)
         present = None if tile.present is None else tile.present[one]
@@ -153,6 +154,7 @@ class Blame:
         return tuple(
             self._share(int(i), float(shares[i]), float(actual[i]), float(expected[i]), float(trend[i]))
             for i in np.argsort(-shares, kind="stable")
+            if not self._exogenous[i]
         )
 
     def _share(self, index: int, share: float, actual: float, expected: float, trend: float) -> SensorShare:

@@ -24,6 +24,7 @@ _EPILOG = """examples:
   edge-agent run --config edge-agent.toml
   edge-agent replay --bundle bundle --history yesterday.csv
   edge-agent bench --bundle bundle
+  edge-agent record --config edge-agent.toml --out history
   edge-agent feedback mute --config edge-agent.toml --asset pump-1 --for 2h
 """
 
@@ -83,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
         _replay,
     )
     _add_replay(replay)
+    recorder = _command(
+        commands,
+        "record",
+        "Write MQTT readings to Parquet files, the history that `trainer fit` reads.",
+        "edge-agent record --config edge-agent.toml --out history",
+        _record,
+    )
+    recorder.add_argument("--config", type=Path, required=True, metavar="TOML", help="needs no [bundle]")
+    recorder.add_argument("--out", type=Path, required=True, metavar="DIR")
+    recorder.add_argument("--minutes", type=float, default=10.0, metavar="N", help="of a file (default 10)")
+    recorder.add_argument("--rows", type=int, default=100_000, metavar="N", help="of a file (default 100000)")
     add_feedback(commands)
     add_bench(commands)
     return parser
@@ -124,6 +136,19 @@ def _run(options: argparse.Namespace) -> int:
     gc.freeze()
     gc.enable()
     return run(load_settings(options.config))
+
+
+def _record(options: argparse.Namespace) -> int:
+    # The writer of history files comes with the extra `history`, which the daemon itself does without.
+    from edge_agent.record import RecordOptions, record
+    from edge_agent.settings import load_settings
+
+    if not 0 < options.minutes < 1e6:
+        raise UsageError(f"--minutes: is {options.minutes:g}, must be above 0 and below a million")
+    if options.rows < 1:
+        raise UsageError(f"--rows: is {options.rows}, at least 1 is needed")
+    settings = load_settings(options.config, bundle_needed=False)
+    return record(settings, RecordOptions(options.out, options.minutes, options.rows))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ common publishers write them; `null` says that there is no reading and is not co
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -135,12 +135,15 @@ class JsonDecoder:
     """Decodes the messages of one input for a model's sensors.
 
     Args:
-        sensors: the names of the model's sensors, in its order.
+        sensors: the names of the model's sensors, in its order; or the position of each name, which may be one that
+            finds a position for every name.
         fmt: the keys and the unit of time.
     """
 
-    def __init__(self, sensors: Sequence[str], fmt: PayloadFormat | None = None) -> None:
-        self._position = {name: index for index, name in enumerate(sensors)}
+    def __init__(self, sensors: Sequence[str] | Mapping[str, int], fmt: PayloadFormat | None = None) -> None:
+        if not isinstance(sensors, Mapping):
+            sensors = {name: index for index, name in enumerate(sensors)}
+        self._position = sensors
         self._format = fmt or PayloadFormat()
 
     def decode(self, payload: bytes, arrival: float, sensor: str | None = None) -> Decoded:

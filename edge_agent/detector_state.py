@@ -24,7 +24,7 @@ from edge_agent.contract.trailing import TrailingState
 from edge_agent.contract.types import Bool, Float32, Int64, Places, QualityEvent
 
 _PARTS = ("scoring", "trailing", "alarms", "onsets", "quality", "budget", "drift", "maintenance", "reported")
-STATE_VERSION = 5
+STATE_VERSION = 6
 
 
 @dataclass

@@ -62,6 +62,7 @@ class ForecastChain:
         self._scorer = scorer
         self._scaling = bundle.manifest.scaling
         self._axis = bundle.manifest.axis
+        self._layout = bundle.manifest.layout
         self._off = bundle.manifest.off_condition
         self._off_sensor = bundle.manifest.sensor_names.index(self._off.sensor) if self._off else -1
 
@@ -199,7 +200,7 @@ class ForecastChain:
         present = None if passed.ordinary else np.isfinite(scaled)
         if present is not None and present.all():
             present = None
-        pending = self._forecast(state, rows, scaled, present, passed, part, lost)
+        pending = self._forecast(state, rows, tick[:, part], scaled, present, passed, part, lost)
         state.last_tick[rows] = tick[:, part][:, -1]
         if np.count_nonzero(warm) == len(warm):
             yield self._score(state, rows, position, tick[:, part], held, present, scaled, pending, followed)
@@ -261,6 +262,7 @@ class ForecastChain:
         self,
         state: DetectorState,
         rows: Places,
+        tick: Int64,
         scaled: Float32,
         present: Bool | None,
         passed: Passed,
@@ -275,35 +277,36 @@ class ForecastChain:
             scaled = self._scaling.apply(passed.fed[:, part])
             present = np.isfinite(scaled)
         count, ticks, width = scaled.shape
-        inputs = np.zeros((count, ticks, 2 * width), np.float32)
-        inputs[..., :width] = scaled
         pending = np.empty((count, ticks, width), np.float32)
         pending[:, 0] = state.pending[rows]
         cuts = [0, ticks]
         if present is not None:
             cuts = sorted({*cuts, *np.flatnonzero(~present.all(axis=(0, 2))).tolist()})
         for first, end in pairwise(cuts):
-            if present is not None:
+            filled, known = scaled[:, first:end], None if present is None else present[:, first:end]
+            if known is not None:
                 dead = None if passed.dead is None else passed.dead[:, part][:, first]
-                self._fill(inputs[:, first], present[:, first], dead, pending[:, first])
+                filled = self._filled(filled, known[:, 0], dead, pending[:, first])
+            inputs = self._layout.rows(filled, known, tick[:, first:end])
             if first == 0 and len(lost):
                 self._prime(state, np.arange(len(state.seen))[rows][lost], inputs[lost, 0])
-            ahead = self._remember(state, rows, inputs[:, first:end])
+            ahead = self._layout.pending(self._remember(state, rows, inputs), inputs)
             pending[:, first + 1 : end + 1] = ahead[:, : ticks - first - 1]
         state.pending[rows] = ahead[:, -1]
         return pending
 
-    def _fill(self, inputs: Float32, present: Bool, dead: Bool | None, pending: Float32) -> None:
-        """Fill missing cells of inputs (B, I) by the forecast (B, F), which for a dead sensor is held back.
+    def _filled(self, scaled: Float32, present: Bool, dead: Bool | None, pending: Float32) -> Float32:
+        """Return samples (B, L, F), of which cells of the first are filled by the forecast (B, F) where not `present`.
 
-        Fed with its own forecasts for long, a slow sensor's runs away, and those of the others with it.
+        That of a dead sensor is held back: fed with its own forecasts for long, a slow sensor's runs away, and those
+        of the others with it.
         """
-        width = present.shape[1]
         if dead is not None:
             held = np.clip(RECALL * pending, self._model.low, self._model.high)
             pending = np.where(dead, held, pending)
-        inputs[:, :width] = np.where(present, inputs[:, :width], pending)
-        inputs[:, width:] = ~present
+        filled = scaled.copy()
+        filled[:, 0] = np.where(present, scaled[:, 0], pending)
+        return filled
 
     def _prime(self, state: DetectorState, asset: Int64, inputs: Float32) -> None:
         """Let the forecaster believe that what it reads after a gap has been so for a window.
@@ -328,7 +331,7 @@ class ForecastChain:
 
     def _forecast_windows(self, state: DetectorState, rows: Places, inputs: Float32) -> Float32:
         """Forecast from the ring; where that is not full yet the forecast is zero."""
-        count, ticks, width = inputs.shape
+        count, ticks = inputs.shape[:2]
         length = self._manifest.window_length
         order = (state.cursor[rows][:, None] + np.arange(length)) % length
         ring = state.ring[rows][np.arange(count)[:, None], order]
@@ -337,7 +340,7 @@ class ForecastChain:
             0, 1, 3, 2
         )
         full = state.seen[rows][:, None] - ticks + np.arange(1, ticks + 1) >= length
-        ahead = np.zeros((count, ticks, width // 2), np.float32)
+        ahead = np.zeros((count, ticks, len(self._layout.forecast)), np.float32)
         if full.any():
             ahead[full] = self._forecaster.window(windows[full])[:, 0, :, 0]
         state.ring[rows], state.cursor[rows] = readings[:, -length:], 0

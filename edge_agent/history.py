@@ -1,8 +1,9 @@
-"""History files, CSV and Parquet, wide and long, as columns of numbers (the one user of polars)."""
+"""Histories as columns of numbers: CSV, Parquet, line protocol, rows of a database (the one user of polars)."""
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from edge_agent.history_format import (
     check_format,
     recognise_dialect,
 )
+from edge_agent.history_lines import LineReader, holds_lines
 from edge_agent.history_options import add_history_options, history_format
+from edge_agent.history_sql import DatabaseAddress, check_query, query_blocks
 from edge_agent.history_text import text_blocks
 from edge_agent.history_time import UNIT_SECONDS, DateParts, epoch_unit, readings_of_dates
 
@@ -39,8 +42,11 @@ __all__ = [
 RECOGNISE = HistoryFormat()
 ONLY_ASSET = "asset"
 """The name of the asset of a file without a column of assets."""
-SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet", ".pq")
+_TABLES, _LINES, _PLAIN = (".csv", ".tsv"), (".lp",), (".txt",)
+SUFFIXES = (*(s + z for s in (*_TABLES, *_LINES, *_PLAIN) for z in ("", ".gz")), ".parquet", ".pq")
 _HEAD_LINES = 1000
+_HEAD_BYTES = 1 << 18
+_NOTHING = ("the file has a header and no rows", "the query gives no rows")
 _PARQUET_ROWS = 100_000
 _DATE = (
     r"^\s*(?<a>\d{1,4})[-/.](?<b>\d{1,2})[-/.](?<c>\d{1,4})"
@@ -50,31 +56,64 @@ _DATE = (
 _NORMAL_LABELS = ("0", "0.0", "false", "no", "normal", "ok", "none")
 
 
-def read_history(paths: Sequence[Path], fmt: HistoryFormat = RECOGNISE) -> History:
-    """Read files and folders of files as one history.
+def read_history(paths: Sequence[Path | DatabaseAddress], fmt: HistoryFormat = RECOGNISE) -> History:
+    """Read files, folders of files and databases as one history.
 
     A cell that is no number, infinite or beyond 1e15 is missing and counted; a row whose time cannot be read is left
     out and counted. A column without one number but with text is no sensor: a notice says so.
 
     Args:
-        paths: CSV (also .gz) or Parquet files, or folders that hold them, in this order.
+        paths: CSV or line protocol (both also .gz) or Parquet files, folders that hold them, patterns such as
+            `2026-*.csv`, and databases, in this order.
         fmt: what is known of the format; the rest is recognised.
 
     Raises:
         HistoryError: a file cannot be read or used; the text names file and rule.
-        UsageError: `fmt` holds a word that means nothing.
+        UsageError: `fmt` holds a word that means nothing, or a database has no query.
     """
+    check_query(any(isinstance(path, DatabaseAddress) for path in paths), fmt.query)
     files = _files(paths)
     source = str(paths[0]) if len(paths) == 1 else f"{len(files)} files"
     check_format(fmt, source)
     gathered = Assembly(source, fmt.time_format)
     for path in files:
         rows = gathered.rows
-        for columns, frame in _frames(path, fmt, gathered.notices):
-            _add(gathered, columns, frame, fmt)
+        _read_one(gathered, path, fmt)
         if gathered.rows == rows:
-            raise HistoryError(f"{path}: the file has a header and no rows")
+            raise HistoryError(f"{path}: {_NOTHING[isinstance(path, DatabaseAddress)]}")
     return gathered.finish()
+
+
+def _read_one(gathered: Assembly, path: Path | DatabaseAddress, fmt: HistoryFormat) -> None:
+    """Add one file, or the rows of one database."""
+    if isinstance(path, DatabaseAddress):
+        with query_blocks(path, fmt) as (copied, blocks):
+            _add_table(gathered, path, _csv_frames(blocks, path, copied, gathered.notices), copied)
+        return
+    if _ends(path, (".parquet", ".pq")):
+        _add_table(gathered, path, _parquet_frames(path, fmt, gathered.notices), fmt)
+        return
+    blocks = text_blocks(path, gathered.notices)
+    first = next(blocks, b"")
+    blocks = chain([first], blocks)
+    if _ends(path, _LINES) or (_ends(path, _PLAIN) and holds_lines(first[:_HEAD_BYTES])):
+        _add_lines(gathered, path, blocks, fmt)
+    else:
+        _add_table(gathered, path, _csv_frames(blocks, path, fmt, gathered.notices), fmt)
+
+
+def _ends(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith(suffixes)
+
+
+def _add_lines(gathered: Assembly, path: Path, blocks: Iterable[bytes], fmt: HistoryFormat) -> None:
+    reader = LineReader(fmt, path.name, gathered.assets, gathered.sensors, ONLY_ASSET)
+    for batch in reader.batches(blocks):
+        gathered.repairs.update(batch.left_out)
+        if len(batch.time):
+            times = batch.time * UNIT_SECONDS[fmt.epoch_unit or epoch_unit(batch.time)]
+            gathered.add_rows((times, times), batch.asset, None, batch.sensor)
+            gathered.add_values(["value"], [(batch.value, 0)])
 
 
 def align_columns(source: str, names: Sequence[str], values: Float32, wanted: Sequence[str]) -> Float32:
@@ -146,36 +185,51 @@ def sensor_notices(source: str, names: Sequence[str], wanted: Sequence[str]) -> 
     return notices
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
-    files: list[Path] = []
+def _files(paths: Sequence[Path | DatabaseAddress]) -> list[Path | DatabaseAddress]:
+    files: list[Path | DatabaseAddress] = []
     for path in paths:
-        if not path.exists():
-            raise HistoryError(f"{path}: there is no such file or folder")
-        found = (
-            [path]
-            if path.is_file()
-            else sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES))
-        )
-        if not found:
-            raise HistoryError(f"{path}: the folder holds no CSV or Parquet file")
-        files += found
+        files += [path] if isinstance(path, DatabaseAddress) else _files_of(path)
     if not files:
         raise HistoryError("no history file was given")
     return files
 
 
-def _frames(path: Path, fmt: HistoryFormat, notices: list[str]) -> Iterator[tuple[Columns, pl.DataFrame]]:
-    """Yield the file in batches, the columns of a batch by position."""
+def _files_of(path: Path) -> list[Path]:
+    """Return the file, those of the folder, or those that fit the pattern; in the order of their names."""
+    if path.is_file():
+        return [path]
+    if path.exists():
+        # A hidden file is one that is still being written.
+        found = sorted(
+            p
+            for p in path.rglob("*")
+            if p.name.lower().endswith(SUFFIXES) and p.is_file() and not p.name.startswith(".")
+        )
+        if not found:
+            raise HistoryError(f"{path}: the folder holds no CSV or Parquet or line protocol file")
+        return found
+    named: list[Path] = []
+    if set(str(path)) & set("*?["):
+        named = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    if not named:
+        raise HistoryError(f"{path}: there is no such file or folder")
+    return [file for one in named for file in _files_of(one)]
+
+
+def _add_table(
+    gathered: Assembly,
+    path: Path | DatabaseAddress,
+    frames: Iterator[tuple[Columns, pl.DataFrame]],
+    fmt: HistoryFormat,
+) -> None:
+    """Add batches of rows, the columns of a batch by position."""
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            yield from _parquet_frames(path, fmt, notices)
-        else:
-            yield from _csv_frames(path, fmt, notices)
+        for columns, frame in frames:
+            _add(gathered, columns, frame, fmt)
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
-        raise HistoryError(
-            f"{path}: the file cannot be read as {path.suffix[1:] or 'CSV'}: {reason}"
-        ) from error
+        kind = path.suffix[1:] if isinstance(path, Path) else ""
+        raise HistoryError(f"{path}: the file cannot be read as {kind or 'CSV'}: {reason}") from error
 
 
 def _parquet_frames(
@@ -197,25 +251,28 @@ def _parquet_frames(
         raise HistoryError(f"{path}: the file has no rows")
 
 
-def _csv_frames(path: Path, fmt: HistoryFormat, notices: list[str]) -> Iterator[tuple[Columns, pl.DataFrame]]:
+def _csv_frames(
+    blocks: Iterable[bytes], source: Path | DatabaseAddress, fmt: HistoryFormat, notices: list[str]
+) -> Iterator[tuple[Columns, pl.DataFrame]]:
+    name = source.name if isinstance(source, Path) else str(source)
     dialect: Dialect | None = None
     columns: Columns | None = None
-    for block in text_blocks(path, notices):
+    for block in blocks:
         if dialect is None:
             block = block.lstrip()
             if not block:
                 continue
-            lines = block[: 1 << 18].decode(errors="replace").splitlines()[:_HEAD_LINES]
-            dialect = recognise_dialect(lines, fmt, path.name)
+            lines = block[:_HEAD_BYTES].decode(errors="replace").splitlines()[:_HEAD_LINES]
+            dialect = recognise_dialect(lines, fmt, name)
             cells = list(csv.reader(lines[1:], delimiter=dialect.separator))
             first = [[row[i] if i < len(row) else None for row in cells] for i in range(len(dialect.header))]
-            columns = assign_columns(dialect.header, first, fmt, path.name)
+            columns = assign_columns(dialect.header, first, fmt, name)
             notices += columns.notices
             block = block[block.find(b"\n") + 1 :] if b"\n" in block else b""
         if columns is not None and block.strip():
             yield columns, _cells(block, dialect)
     if dialect is None:
-        raise HistoryError(f"{path}: the file is empty")
+        raise HistoryError(f"{source}: the file is empty")
 
 
 def _cells(block: bytes, dialect: Dialect) -> pl.DataFrame:

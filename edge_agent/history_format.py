@@ -53,6 +53,7 @@ VALUE_NAMES = ("value", "reading", "val", "measurement")
 SEPARATORS = (";", "\t", "|", ",")
 EPOCH_UNITS = ("s", "ms", "us", "ns")
 LAYOUTS = ("wide", "long")
+SENSOR_NAMINGS = ("field", "measurement.field")
 TIME_FORMATS = ("iso", "day-first", "month-first", "epoch")
 MISSING_WORDS = frozenset(
     {"", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", "missing", "bad", "-nan", "nat"}
@@ -78,6 +79,8 @@ class HistoryFormat:
         layout: `wide` (a column per sensor) or `long` (a row per reading).
         sensor_column: long layout, name of the column of sensor names.
         value_column: long layout, name of the column of values.
+        sensor_name: line protocol, what a sensor is called, one of `SENSOR_NAMINGS`; None is `field`.
+        query: SQL whose rows are the history, of databases.
     """
 
     time_column: str | None = None
@@ -91,6 +94,8 @@ class HistoryFormat:
     layout: str | None = None
     sensor_column: str | None = None
     value_column: str | None = None
+    sensor_name: str | None = None
+    query: str | None = None
 
 
 def check_format(fmt: HistoryFormat, source: str) -> None:
@@ -107,6 +112,7 @@ def check_format(fmt: HistoryFormat, source: str) -> None:
         ("epoch_unit", fmt.epoch_unit, EPOCH_UNITS),
         ("layout", fmt.layout, LAYOUTS),
         ("decimal", fmt.decimal, (".", ",")),
+        ("sensor_name", fmt.sensor_name, SENSOR_NAMINGS),
     ):
         if value is not None and value not in known:
             raise UsageError(f"{source}: {field}: is {value!r}, known are {', '.join(known)}")

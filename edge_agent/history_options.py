@@ -7,15 +7,22 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from edge_agent.history_format import EPOCH_UNITS, LAYOUTS, HistoryFormat
+from edge_agent.history_format import EPOCH_UNITS, LAYOUTS, SENSOR_NAMINGS, HistoryFormat
+from edge_agent.history_sql import DatabaseAddress, is_database
 
 
 def add_history_options(parser: argparse.ArgumentParser) -> None:
     """Add `--history` and all that can be said of the files' format."""
     group = parser.add_argument_group("history", "What is not given is recognised.")
     group.add_argument(
-        "--history", nargs="+", type=Path, required=True, metavar="PATH", help="CSV or Parquet"
+        "--history",
+        nargs="+",
+        type=history_source,
+        required=True,
+        metavar="PATH",
+        help="CSV, Parquet or InfluxDB line protocol: files, folders, patterns; or postgresql://user@host/database",
     )
+    group.add_argument("--query", metavar="SQL", help="of a database: the rows of this query are the history")
     group.add_argument("--time-column", metavar="NAME")
     group.add_argument("--asset-column", metavar="NAME")
     group.add_argument(
@@ -23,6 +30,7 @@ def add_history_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--sensor-column", metavar="NAME", help="of long files")
     group.add_argument("--value-column", metavar="NAME", help="of long files")
+    group.add_argument("--sensor-name", choices=SENSOR_NAMINGS, help="of line protocol (default field)")
     group.add_argument("--ignore-column", action="append", default=[], metavar="NAME", help="may be repeated")
     group.add_argument("--separator", metavar="CHARACTER", help="one character, or the word tab")
     group.add_argument("--decimal", choices=(".", ","))
@@ -33,6 +41,11 @@ def add_history_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--epoch-unit", choices=EPOCH_UNITS)
     group.add_argument("--layout", choices=LAYOUTS)
+
+
+def history_source(text: str) -> Path | DatabaseAddress:
+    """Return the address of a database, or a path."""
+    return DatabaseAddress(text) if is_database(text) else Path(text)
 
 
 def history_format(options: argparse.Namespace) -> HistoryFormat:

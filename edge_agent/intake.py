@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Rows
 from edge_agent.metrics import Tally
 from edge_agent.packets import Messages
-from edge_agent.pipeline import Pipeline
 from edge_agent.row_collector import WHOLE_ROW, RowCollector
 from edge_agent.settings import MqttInput
 from edge_agent.topics import TopicTemplate, compile_template
@@ -34,6 +33,17 @@ log = logging.getLogger(__name__)
 # A publisher that makes up topics must not fill the memory; the routes are forgotten and found again.
 _MOST_ROUTES = 100_000
 OWN_REASONS = ("bad_binary", "unknown_topic", "retained", "too_many_assets", "overrun")
+
+
+class Registry(Protocol):
+    """Whoever takes the rows: a pipeline, or what only records them."""
+
+    @property
+    def sensors(self) -> Sequence[str]:
+        """Return the names of the columns of a row."""
+
+    def asset_row(self, asset: str) -> int:
+        """Return the row of an asset, a new one if it was never seen; ConfigurationError if they are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +89,24 @@ class _Route:
 
 
 class Intake:
-    """Decodes batches of messages for one pipeline and counts what is not usable.
+    """Decodes batches of messages and counts what is not usable.
 
     Args:
         inputs: the configured inputs; the first that fits a topic has it.
-        pipeline: gives the sensors and the rows of the assets.
+        registry: gives the sensors and the rows of the assets.
         tally: where messages, readings and rejections are counted.
         own: what the topics begin with that are the agent's own; their messages are put into `own`.
     """
 
     def __init__(
-        self, inputs: Sequence[MqttInput], pipeline: Pipeline, tally: Tally, own: tuple[str, ...] = ()
+        self, inputs: Sequence[MqttInput], registry: Registry, tally: Tally, own: tuple[str, ...] = ()
     ) -> None:
-        self._pipeline = pipeline
+        self._registry = registry
         self._tally = tally
-        self._binary = BinaryReader(pipeline.sensors)
+        self._binary = BinaryReader(registry.sensors)
         self._read_binary = self._binary.read
-        self._column = {name: index for index, name in enumerate(pipeline.sensors)}
-        self._width = len(pipeline.sensors)
+        self._column = {name: index for index, name in enumerate(registry.sensors)}
+        self._width = len(registry.sensors)
         self._inputs = [self._compiled(entry) for entry in inputs]
         self._own = own
         self.own: list[OwnMessage] = []
@@ -206,10 +216,12 @@ class Intake:
             _learn(route, payload)
 
     def _cut(self, collector: RowCollector, limit: int) -> Iterator[Rows]:
-        rejected = Counter(unknown_sensor=self._binary.unknown)
-        self._binary.unknown = 0
+        rejected = Counter[str]()
         rows = collector.take(rejected)
-        self._reject(+rejected)
+        if self._binary.unknown:
+            rejected["unknown_sensor"], self._binary.unknown = self._binary.unknown, 0
+        if rejected:
+            self._reject(rejected)
         self._tally.readings += int(np.count_nonzero(~np.isnan(rows.values)))
         for at in range(0, len(rows), limit):
             part = slice(at, at + limit)
@@ -251,7 +263,7 @@ class Intake:
             if name is None:
                 continue
             try:
-                row = self._pipeline.asset_row(name)
+                row = self._registry.asset_row(name)
             except ConfigurationError as error:
                 log.warning("asset %r is not followed: %s", name, error)
                 return "too_many_assets"
@@ -264,7 +276,7 @@ class Intake:
 
     def _compiled(self, entry: MqttInput) -> _Input:
         fmt = PayloadFormat(entry.time_key, entry.value_key, entry.values_key, entry.time_unit)
-        sensors = self._pipeline.sensors
+        sensors = self._registry.sensors
         return _Input(
             compile_template(entry.topic), entry.qos, entry.asset, JsonDecoder(sensors, fmt),
             row_readers(sensors, fmt), cell_readers(fmt),

@@ -311,16 +311,19 @@ def _anchored(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return content
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, bundle_needed: bool = True) -> Settings:
     """Read and check the settings.
 
     Args:
         path: the TOML file.
+        bundle_needed: False where nothing is scored, so that the file need not name a bundle.
 
     Raises:
         ConfigurationError: `file: field: rule` in one line; values are never in it.
     """
     content = _anchored(_read_file(path), path)
+    if not bundle_needed:
+        content.setdefault("bundle", {"path": str(path.parent)})
     try:
         return Settings(**content)
     except ValidationError as error:

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Brings the real programs that the tests talk to: Mosquitto, promtool and systemd-analyze.
+# Brings the real programs that the tests talk to: Mosquitto, PostgreSQL, promtool, systemd-analyze and Chromium.
 # As root it installs Debian's packages; without root it unpacks them into .cache/servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CACHE="$PWD/.cache"
 TREE="$CACHE/servers"
-BY_HAND="sudo apt-get update && sudo apt-get install --no-install-recommends mosquitto prometheus systemd"
-PATH="$PATH:/usr/sbin:$TREE/bin"
+BY_HAND="sudo apt-get update && sudo apt-get install --no-install-recommends mosquitto postgresql prometheus systemd chromium"
+# Debian keeps the server of each version in a folder of its own, which is in nobody's PATH.
+PATH="$PATH:/usr/sbin:$TREE/bin$(printf ':%s' /usr/lib/postgresql/*/bin)"
 
 package_of() {
     case "$1" in
         promtool) echo prometheus ;;
+        postgres | initdb) echo postgresql ;;
         systemd-analyze) echo systemd ;;
         *) echo "$1" ;;
     esac
@@ -19,7 +21,7 @@ package_of() {
 
 missing() {
     local program
-    for program in mosquitto promtool systemd-analyze; do
+    for program in mosquitto promtool systemd-analyze chromium postgres initdb; do
         command -v "$program" >/dev/null || echo "$program"
     done
 }
@@ -40,7 +42,7 @@ install_as_root() {
     apt-get update -qq || true
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "$@" >/dev/null || return 1
-    for service in mosquitto prometheus; do
+    for service in mosquitto postgresql prometheus; do
         if [[ " $* " == *" $service "* ]] && command -v systemctl >/dev/null; then
             systemctl disable --quiet "$service" >/dev/null 2>&1 || true
         fi
@@ -67,7 +69,9 @@ with_dependencies() {
 # The program finds the unpacked libraries, and nothing else in the test run sees them.
 write_launcher() {
     local program="$1" target
-    target="$(find "$TREE/unpacked" -path "*bin/$program" \( -type f -o -type l \) | head -n 1)"
+    # Chromium's own launcher looks for the rest of it where a package manager would have put it.
+    target="$(find "$TREE/unpacked" \( -path "*bin/$program" -o -path '*/lib/chromium/chromium' \) \( -type f -o -type l \) |
+        grep "/$program\$" | sort -r | head -n 1)"
     [ -n "$target" ] || return 1
     mkdir -p "$TREE/bin"
     {
@@ -92,7 +96,7 @@ unpack_as_user() {
 wanted="$(missing)"
 [ -n "$wanted" ] || exit 0
 command -v apt-get >/dev/null || give_up
-mapfile -t packages < <(for program in $wanted; do package_of "$program"; done)
+mapfile -t packages < <(for program in $wanted; do package_of "$program"; done | sort -u)
 echo "installing for the tests: ${packages[*]}"
 if [ "$(id -u)" = 0 ]; then
     install_as_root "${packages[@]}" || give_up

@@ -21,10 +21,15 @@ DOORS = {
     "onnxruntime": "edge_agent.forecaster",
     "prometheus_client": "edge_agent.metrics",
     "polars": "edge_agent.history",
+    "line_protocol_parser": "edge_agent.history_lines",
+    "psycopg": "edge_agent.history_sql",
     "msgspec": "edge_agent.codecs",
     "tensorflow": "trainer.export",
     "keras": "trainer.backend",
-    "matplotlib": "trainer.plots",
+    "matplotlib": "trainer.canvas",
+    "jinja2": "trainer.report",
+    "shap": "trainer.shapley",
+    "optuna": "trainer.study",
 }
 TRAINING_ONLY = frozenset({"trainer", "tensorflow", "keras", "pandas"})
 WORLDLY = frozenset(

@@ -194,7 +194,7 @@ def test_a_fault_is_found_named_and_ended(mode: str, sensor: int) -> None:
 def test_only_a_long_gap_starts_over(mode: str, gap: int) -> None:
     """A gap up to the limit is bridged; after a longer one, however long, a few samples have no score.
 
-    Of what was before it only the slow baseline of the levels counts then.
+    Of what was before it only the slow corrections of levels and forecasts count then.
     """
     values = normal_values(40)
     samples = samples_of(values)
@@ -204,7 +204,7 @@ def test_only_a_long_gap_starts_over(mode: str, gap: int) -> None:
     assert unscored == (min(WINDOW, RESUMING) if gap > GAP else 0)
     samples.values[:20] = normal_values(20, 9)
     other = load_detector(TINY_BUNDLE, mode).process(samples)
-    same = np.allclose(outcomes.statistic[20:], other.statistic[20:], atol=0.01, equal_nan=True)
+    same = np.allclose(outcomes.statistic[20:], other.statistic[20:], atol=0.02, equal_nan=True)
     assert same == (gap > GAP)
 
 

@@ -59,7 +59,7 @@ def test_a_fault_that_pauses_is_one_alarm() -> None:
         ("start", 60, False, None),
         ("update", 76, False, None),
         ("update", 120, False, None),
-        ("end", 133, False, "cleared"),
+        ("end", 134, False, "cleared"),
         ("update", 150, True, None),
         ("update", 200, False, None),
         ("end", 220, False, "cleared"),
@@ -81,7 +81,7 @@ def test_a_cool_down_delays_and_is_counted() -> None:
     """During the cool-down nothing opens; what lasts longer opens after it, with its true onset."""
     events, detector = _found("cool-down", _twice_faulty())
     starts = [one for one in events if one.kind == "start"]
-    assert [(one.time - START, one.onset_time - START) for one in starts] == [(62, 60), (133 + 61, 148)]
+    assert [(one.time - START, one.onset_time - START) for one in starts] == [(62, 60), (134 + 61, 148)]
     assert detector.held_back == {"cool_down": 1, "minimum_deviation": 0}
 
 

@@ -84,13 +84,15 @@ def test_the_averages_begin_after_settling() -> None:
     detector = _detector()
     detector.process(pick(samples, slice(0, 40)))
     detector.state.scoring.bias[0] += 0.25
-    known = [getattr(detector.state.scoring, name)[0].copy() for name in ("bias", "lesson")]
+    detector.state.scoring.offset[0] += 0.5
+    known = [getattr(detector.state.scoring, name)[0].copy() for name in ("bias", "offset", "lesson")]
     detector.process(pick(samples, slice(40, 60 + SETTLE)))
     scoring = detector.state.scoring
     assert not scoring.level[0].any()
     assert not scoring.residual[0].any()
-    assert known[1].any()
-    np.testing.assert_array_equal([scoring.bias[0], scoring.lesson[0]], known)
+    assert known[-1].any()
+    for found, before in zip((scoring.bias[0], scoring.offset[0], scoring.lesson[0]), known, strict=True):
+        np.testing.assert_array_equal(found, before)
     detector.process(pick(samples, slice(60 + SETTLE, 61 + SETTLE)))
     assert detector.state.scoring.level[0].any()
 

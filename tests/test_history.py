@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import HistoryError
-from edge_agent.history import History, HistoryFormat, read_history
+from edge_agent.history import History, HistoryFormat, read_history, write_parquet
 from edge_agent.history_time import DateParts, choose_date_order, readings_of_dates
 
 START = datetime(2024, 1, 13, tzinfo=UTC)
 START_EPOCH = START.timestamp()
+EPOCH = int(START_EPOCH)
 
 
 def _read(
@@ -301,3 +302,36 @@ def test_day_first_hours_and_many_sensors_of_a_water_plant(tmp_path: Path) -> No
     assert (len(history.sensors), len(history.time), history.repairs) == (43, 8761, {})
     assert history.time[0] == datetime(2014, 1, 6, tzinfo=UTC).timestamp()
     assert np.all(np.diff(history.time) == 3600)
+
+
+def test_a_folder_may_hold_files_of_every_kind(tmp_path: Path) -> None:
+    """CSV, packed CSV and Parquet of one machine make one history; a hidden file, still being written, is not read."""
+    table = "".join(f"{EPOCH + n},{n}\n" for n in range(10))
+    (tmp_path / "a.csv").write_text("time,flow\n" + table, encoding="utf-8")
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(("time,flow\n" + table).encode()))
+    times = ((EPOCH + np.arange(10)) * 1000).astype("datetime64[ms]")
+    write_parquet(tmp_path / "c.parquet", {"time": times, "flow": np.arange(10.0)})
+    (tmp_path / ".d.parquet").write_bytes(b"half")
+    (tmp_path / "notes.md").write_text("not a history", encoding="utf-8")
+    history = read_history([tmp_path])
+    assert history.sensors == ("flow",)
+    assert history.values[:, 0].tolist() == 3 * list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rows"), [("2026-0?.csv", 2), ("*.csv", 3), ("**/*.csv", 4), ("sub*", 1)]
+)
+def test_a_pattern_names_files(pattern: str, rows: int, tmp_path: Path) -> None:
+    """A pattern stands for the files and folders that fit it, in the order of their names."""
+    (tmp_path / "sub").mkdir()
+    for number, name in enumerate(("2025-12.csv", "2026-01.csv", "2026-02.csv", "sub/2026-03.csv")):
+        (tmp_path / name).write_text(f"time,flow\n{EPOCH + number},{number}\n", encoding="utf-8")
+    history = read_history([tmp_path / pattern])
+    assert len(history.time) == rows
+    assert (np.diff(history.time) > 0).all()
+
+
+def test_a_pattern_that_fits_nothing_is_refused(tmp_path: Path) -> None:
+    """What names no file is told as it was given."""
+    with pytest.raises(HistoryError, match=r"none-\*\.csv: there is no such file or folder"):
+        read_history([tmp_path / "none-*.csv"])

@@ -36,6 +36,8 @@ def test_every_field_of_a_format_can_be_said() -> None:
         "time_format": "%d/%m/%y %H",
         "epoch_unit": "ms",
         "layout": "long",
+        "sensor_name": "measurement.field",
+        "query": "SELECT 1",
     }
     given = [text for name, word in words.items() for text in (f"--{name.replace('_', '-')}", word)]
     expected = replace(HistoryFormat(ignore_columns=("x", "y")), **words)
@@ -62,6 +64,7 @@ def test_a_tab_can_be_typed(word: str) -> None:
         ("separator", "·"),
         ("time_format", "iso8601"),
         ("time_format", ""),
+        ("sensor_name", "tag"),
     ],
 )
 def test_a_word_that_means_nothing_is_refused_in_one_line(field: str, word: str, tmp_path: Path) -> None:

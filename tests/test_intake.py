@@ -43,7 +43,7 @@ class _Assets:
 def _intake(**fmt: Any) -> tuple[Intake, Tally]:
     tally = Tally()
     inputs = [MqttInput(topic="plant/{asset}", **fmt), MqttInput(topic="line/{asset}/{sensor}", **fmt)]
-    return Intake(inputs, _Assets(), tally, ("own/",)), tally  # type: ignore[arg-type]  # all that it needs
+    return Intake(inputs, _Assets(), tally, ("own/",)), tally
 
 
 def _rows(intake: Intake, sent: list[tuple[str, bytes]], limit: int = 1000, apart: int = 1000) -> list[Rows]:

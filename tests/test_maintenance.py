@@ -81,15 +81,17 @@ def _joined(parts: list[Outcomes], name: str) -> Float32:
 
 
 def test_nothing_is_learnt_in_maintenance(loaded: Detector) -> None:
-    """The slow correction of levels stands still in maintenance, and the averages start over after it."""
+    """The slow corrections of levels and forecasts stand still in maintenance, and the averages start over after it."""
     detector = _maintained(loaded, 0, 100)
     detector.process(_samples(normal_values(100)))
     assert not detector.state.scoring.bias.any()
+    assert not detector.state.scoring.offset.any()
     detector.process(_samples(normal_values(1), 100))
     assert np.abs(detector.state.scoring.level[0, 0]).max() > 0
     alone = _fresh(loaded)
     alone.process(_samples(normal_values(100)))
     assert alone.state.scoring.bias.any()
+    assert alone.state.scoring.offset.any()
 
 
 def test_a_reset_asset_is_a_new_one(loaded: Detector) -> None:

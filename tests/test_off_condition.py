@@ -53,6 +53,20 @@ def test_settling_only_adds(
         assert resting == any(off[max(at - ticks, 0) : at + 1])
 
 
+@given(
+    readings=st.lists(st.one_of(st.just(float("nan")), st.floats(-10.0, 10.0, width=32)), max_size=40),
+    comparison=st.sampled_from(sorted(COMPARISONS)),
+    ticks=st.integers(0, 6),
+)
+def test_a_whole_history_rests_where_its_samples_do(
+    readings: list[float], comparison: str, ticks: int
+) -> None:
+    """What the trainer leaves out of fitting is, sample for sample, what has no score in the daemon."""
+    condition = OffCondition("x", comparison, 1.0, ticks)
+    whole = condition.resting(np.array(readings, np.float32))
+    assert whole.tolist() == _rested(condition, readings)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {"edge": ("cpu",), "full": ("test",), "gpu": ("gpu",), "bench": ("bench",)}
 TRAINING = frozenset({"tensorflow", "keras", "pandas", "scipy", "polars", "scikit-learn", "matplotlib"})
-# These read history files, which the extra `history` pays for; the daemon's life needs none of them.
-HISTORY_READERS = re.compile(r"edge_agent\.(history\w*|replay)$")
+# These read and write history files, which the extra `history` pays for; the daemon's life needs none of them.
+HISTORY_READERS = re.compile(r"edge_agent\.(history\w*|replay|record|recording)$")
 MEGABYTE = 1_000_000
 
 

@@ -1,6 +1,7 @@
 """Laws of scaling, averages, distances and the score's attribution."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from edge_agent.contract.novelty import NearestCentre, find_centres
 from edge_agent.contract.range_guard import EXCESS_BOUND, range_excess, range_margin
 from edge_agent.contract.scaling import fit_scaling
 from edge_agent.contract.scoring import (
+    BIAS_BOUND,
     BIAS_TICKS,
     NOTHING_USUAL,
     Scorer,
@@ -289,10 +291,109 @@ def test_a_fault_is_not_learnt(model: ScoringModel) -> None:
     assert np.abs(bias).max() < 0.5
 
 
-def test_a_missing_sensor_keeps_its_bias(model: ScoringModel) -> None:
+def _offset(model: ScoringModel, deviations: Float64, level: float = 0.0, taught: bool = True) -> Float64:
+    """Return the offsets (n, F) before each of one sensor's residuals, whose level is so many deviations away."""
+    scorer, state, found = Scorer(model), ScoringState.zero(1, model), []
+    away = np.tile(model.level_centre + np.eye(WIDTH)[0] * level * model.level_scale, (1, BIAS_TICKS, 1))
+    for first in range(0, len(deviations), BIAS_TICKS):
+        missed = deviations[first : first + BIAS_TICKS, None] * np.eye(WIDTH)[0]
+        residual, tick = (
+            model.residual_centre + missed * model.residual_scale,
+            np.arange(first, first + len(missed)),
+        )
+        scorer.follow(state, residual[None], away[:, : len(missed)], None, tick[None], np.array([taught]))
+        found += [state.offset[0, 0].copy()] * len(missed)
+    return np.asarray(found)
+
+
+def test_a_forecast_that_is_slowly_off_is_corrected(model: ScoringModel) -> None:
+    """An error that grows slowly, as where a sensor wanders, is taken from its residuals and from no others."""
+    drift = np.linspace(0.0, 2.0, 4000)
+    offset = _offset(model, drift)
+    assert np.abs(offset[:, 0] - drift).max() < 0.2
+    np.testing.assert_allclose(offset[:, 1:], 0.0, atol=1e-6)
+
+
+def test_a_sensor_alone_has_no_offset(model: ScoringModel) -> None:
+    """What is forecast from itself alone is not corrected; its level's bias is learnt as ever."""
+    alone = replace(model, judged=np.arange(WIDTH) == 0)
+    scorer, state = Scorer(alone), ScoringState.zero(1, alone)
+    off = np.tile(model.residual_centre + 0.3 * model.residual_scale, (1, 5 * BIAS_TICKS, 1))
+    level = np.tile(model.level_centre + 0.3 * model.level_scale, (1, 5 * BIAS_TICKS, 1))
+    scorer.follow(state, off, level, None, np.arange(5 * BIAS_TICKS)[None])
+    assert not state.offset.any()
+    assert state.bias[0, 0, 0] > 0.1
+
+
+def test_an_error_that_a_stretch_begins_with_is_corrected_in_the_end(model: ScoringModel) -> None:
+    """A constant error within twice the residuals' deviation is learnt, beyond the gate slowly at first."""
+    offset = _offset(model, np.full(100 * BIAS_TICKS, 1.5))[:, 0]
+    assert offset[5 * BIAS_TICKS] < 0.5
+    assert offset[-1] == pytest.approx(1.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("jump", "level"), [(3.0, 0.0), (0.5, 6.0)])
+def test_a_fault_is_no_offset(model: ScoringModel, jump: float, level: float) -> None:
+    """A forecast that is suddenly far off, or a little while the level is far away, teaches next to nothing."""
+    offset = _offset(model, np.r_[np.zeros(50), np.full(1000, jump)], level)
+    assert np.abs(offset).max() < 0.15 * jump
+
+
+def test_the_offset_is_bounded(model: ScoringModel) -> None:
+    """However far the forecasts drift off, only so much is taken away; what was accepted beyond it stays accepted."""
+    assert _offset(model, np.linspace(0.0, 12.0, 12000))[:, 0].max() == BIAS_BOUND
+    scorer, state = Scorer(model), ScoringState.zero(1, model)
+    state.offset[0, 0, 0] = 2.0 * BIAS_BOUND
+    missed = model.residual_centre + 2.5 * BIAS_BOUND * np.eye(WIDTH)[0] * model.residual_scale
+    level = np.broadcast_to(model.level_centre, (1, 3 * BIAS_TICKS, WIDTH))
+    scorer.follow(state, np.broadcast_to(missed, level.shape), level, None, np.arange(3 * BIAS_TICKS)[None])
+    assert state.offset[0, 0, 0] == 2.0 * BIAS_BOUND
+
+
+def test_nothing_is_taught_by_those_that_do_not_teach(model: ScoringModel) -> None:
+    """Neither level nor residual of an asset that is worked on moves what is known of it."""
+    assert not _offset(model, np.full(10 * BIAS_TICKS, 0.3), 0.5, taught=False).any()
+    assert _offset(model, np.full(10 * BIAS_TICKS, 0.3), 0.5)[-1, 0] > 0.1
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.sets(st.integers(1, 399)), seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.2]))
+def test_however_samples_are_split_the_same_is_learnt(
+    model: ScoringModel, cuts: set[int], seed: int, share: float
+) -> None:
+    """At once, one by one or in any parts: averages, bias, offset and what they are still to learn are the same."""
+    rng, count = np.random.default_rng(seed), 400
+    residual = 0.3 * (_normal(count, seed) + rng.normal(size=WIDTH))[None]
+    level = (_normal(count, seed + 1) + rng.normal(size=WIDTH))[None]
+    tick, present = (rng.integers(1000) + np.arange(count))[None], rng.random((1, count, WIDTH)) >= share
+    scorer, whole, parted = Scorer(model), ScoringState.zero(1, model), ScoringState.zero(1, model)
+    scorer.follow(whole, residual, level, present, tick)
+    for first, end in pairwise(sorted({0, count, *cuts})):
+        part = (slice(None), slice(first, end))
+        scorer.follow(parted, residual[part], level[part], present[part], tick[part])
+    assert whole.offset.any()
+    for item in fields(whole):
+        np.testing.assert_allclose(getattr(parted, item.name), getattr(whole, item.name), atol=1e-5)
+
+
+def test_a_missing_sensor_keeps_what_is_known_of_it(model: ScoringModel) -> None:
     """Nothing is learnt from a sensor that is not there."""
     scorer, state = Scorer(model), ScoringState.zero(1, model)
-    state.bias[...] = 0.7
+    state.bias[...], state.offset[...] = 0.7, 0.3
     nothing = np.full((1, 3 * BIAS_TICKS, WIDTH), np.nan)
     scorer.follow(state, nothing, nothing, np.zeros(nothing.shape, np.bool_), np.arange(3 * BIAS_TICKS)[None])
     assert (state.bias == 0.7).all()
+    assert (state.offset == 0.3).all()
+
+
+def test_a_machine_that_never_moved_is_only_range_guarded() -> None:
+    """With no sensor to judge, statistics are finite and zero, one sample or many, and the guard still speaks."""
+    judged, rest = np.zeros(WIDTH, np.bool_), np.zeros((200, WIDTH))
+    scorer = Scorer(fit_scoring(rest, rest, judged, rest[0], rest[0], SPANS))
+    for count in (1, 40):
+        state = ScoringState.zero(1, scorer.model)
+        away = np.full((1, count, WIDTH), 9.0)
+        found = scorer.follow(state, away, away, None, np.arange(count)[None])
+        statistics = scorer.statistics(found, None)
+        assert (statistics[:, :-1] == 0.0).all()
+        assert scorer.guard(found, np.ones(WIDTH, np.bool_))[-1] > 1.0

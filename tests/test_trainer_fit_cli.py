@@ -33,6 +33,12 @@ def history(tmp_path: Path) -> Path:
         (("--alarms-per-week", "nan"), "--alarms-per-week: is nan"),
         (("--alarms-per-week", "inf"), "--alarms-per-week: is inf"),
         (("--name", ""), "--name: must be text"),
+        (("--fill-limit", "0"), "--fill-limit: is 0, at least 1 is needed"),
+        (
+            ("--time-zone", "Mars/Olympus"),
+            "--time-zone: is 'Mars/Olympus', no time zone that this machine knows",
+        ),
+        (("--exogenous", ""), "--exogenous: must be a list of names"),
     ],
 )
 def test_fit_refuses_an_option_out_of_range(
@@ -61,6 +67,14 @@ def test_fit_refuses_an_option_out_of_range(
         ("[fit]\nbatch_size = 0", "fit.batch_size: is 0, at least 1 is needed"),
         ("[fit]\nlearning_rate = -1.0", "fit.learning_rate: is -1.0"),
         ("[fit]\noff_when = 'speed'", "fit.off_when: is 'speed', must be a sensor, one of < <= > >= == !="),
+        ("[fit]\nscaling = 'max'", "fit.scaling: is 'max', known are standard and robust and minmax"),
+        (
+            "[fit]\nmissing = 'drop'",
+            "fit.missing: is 'drop', known are mask and forward-fill and interpolate",
+        ),
+        ("[fit]\ncalendar = ['moon']", "fit.calendar: is 'moon', known are hour and weekday"),
+        ("[fit]\nexogenous = 'valve'", "fit.exogenous: must be a list of names"),
+        ("[fit]\ntime_zone = 'CET/Nowhere'", "fit.time_zone: is 'CET/Nowhere', no time zone"),
         ("[fit]\nsettle_ticks = -1", "fit.settle_ticks: is -1, at least 0 is needed"),
         ("[fit]\nalarms = 3", "fit.alarms: must be a table"),
         ("[fit.alarms]\nmood = 3", "fit.alarms: broken by mood: is not a known key"),
@@ -136,7 +150,7 @@ def test_fit_names_file_and_least_length_of_a_short_history(
 
 
 def test_fit_names_a_sensor_that_begins_too_late(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A sensor without a value in the rows that the model learns from is refused by its name."""
+    """A sensor without a value in the rows that the model learns from is warned of, then refused by its name."""
     rows = table(200)
     for row in rows[1:190]:
         row[3] = ""
@@ -144,7 +158,10 @@ def test_fit_names_a_sensor_that_begins_too_late(tmp_path: Path, capsys: pytest.
     path.write_bytes(text(rows))
     said = run(main, capsys, "fit", "--history", path, "--out", tmp_path / "out", "--window", "8")
     assert said.code == 1
-    assert f"{path}: sensor flow has no value in the part that the model is fitted on" in said.refusal()
+    *notes, refusal = said.err.splitlines()
+    assert "note: flow: missing in 94% of the samples" in notes
+    assert f"{path}: sensor flow has no value in the part that the model is fitted on" in refusal
+    assert said.out == ""
 
 
 def test_fit_names_a_sensor_that_there_is_not(

@@ -7,11 +7,13 @@ from itertools import pairwise
 import numpy as np
 
 from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.grid import Axis
+from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.scaling import Scaling, fit_scaling
 from edge_agent.contract.types import Bool, Float32, Samples
 from trainer.calibrate import LANE_WARM_UP, CalibrationHistory
 from trainer.cleaning import Cleaned, Series
-from trainer.dataset import Segments, build_segments
+from trainer.dataset import Filling, Segments, build_segments
 from trainer.fit_options import FitOptions
 from trainer.model import ModelSpec
 
@@ -78,21 +80,6 @@ def cut(count: int, window: int, in_folds: bool) -> Cuts:
     return Cuts(count, stop, held)
 
 
-def _segments_of(
-    series: Sequence[Series], chosen: Sequence[Sequence[Rows]], scaling: Scaling, max_gap_ticks: int
-) -> Segments:
-    """Return the chosen rows of each asset as segments; each stretch begins one."""
-    parts = [
-        build_segments(
-            one.ticks[first:last], one.values[first:last], scaling.centre, scaling.scale, max_gap_ticks
-        )
-        for one, stretches in zip(series, chosen, strict=True)
-        for first, last in stretches
-        if last > first
-    ]
-    return parts[0] if len(parts) == 1 else Segments.concatenate(parts)
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is decided before anything is learnt.
@@ -104,6 +91,8 @@ class Plan:
         in_folds: calibrated out of fold.
         cuts: of each asset.
         scaling: of the rows that the forecaster is fitted on.
+        layout: what the forecaster reads.
+        resting: of each asset (n,) which rows are of a machine that is off or settles.
     """
 
     cleaned: Cleaned
@@ -112,11 +101,26 @@ class Plan:
     in_folds: bool
     cuts: tuple[Cuts, ...]
     scaling: Scaling
+    layout: InputLayout
+    resting: tuple[Bool, ...]
 
     def segments(self, chosen: Callable[[Cuts], Sequence[Rows]]) -> Segments:
-        """Return chosen rows of every asset, scaled."""
-        rows = [chosen(cuts) for cuts in self.cuts]
-        return _segments_of(self.cleaned.series, rows, self.scaling, self.options.max_gap_ticks)
+        """Return chosen rows of every asset, scaled; each stretch of them begins a segment."""
+        parts = [
+            self._segment(one, resting, first, last)
+            for one, cuts, resting in zip(self.cleaned.series, self.cuts, self.resting, strict=True)
+            for first, last in chosen(cuts)
+            if last > first
+        ]
+        return parts[0] if len(parts) == 1 else Segments.concatenate(parts)
+
+    def _segment(self, one: Series, resting: Bool, first: int, last: int) -> Segments:
+        options, scaling = self.options, self.scaling
+        return build_segments(
+            one.ticks[first:last], one.values[first:last], scaling.centre, scaling.scale,
+            options.max_gap_ticks, self.layout, resting[first:last],
+            Filling(options.missing, options.fill_limit),
+        )  # fmt: skip
 
     def fold(self, number: int) -> Segments:
         """Return the rows of one fold of every asset."""
@@ -152,8 +156,13 @@ class Plan:
         )
 
 
-def make_plan(cleaned: Cleaned, options: FitOptions) -> Plan:
+def make_plan(cleaned: Cleaned, options: FitOptions, calibrated: bool = True) -> Plan:
     """Decide window, blocks and scaling.
+
+    Args:
+        cleaned: the history.
+        options: how to fit.
+        calibrated: False where only the forecast is asked for, so that no block is held back for a threshold.
 
     Raises:
         HistoryError: the history cannot carry a model.
@@ -161,14 +170,28 @@ def make_plan(cleaned: Cleaned, options: FitOptions) -> Plan:
     samples = min(len(series.ticks) for series in cleaned.series)
     window = options.window_length or max(8, min(60, samples // 10))
     # Folds would need a window graph each, whose export takes as long as all the rest.
-    in_folds = samples < SHORT_HISTORY and options.inference == "step"
+    in_folds = calibrated and samples < SHORT_HISTORY and options.inference == "step"
     cuts = tuple(
-        _with_shown(cut(len(series.ticks), window, in_folds), series, in_folds) for series in cleaned.series
+        _with_shown(cut(len(series.ticks), window, in_folds or not calibrated), series, in_folds)
+        for series in cleaned.series
     )
-    scaling = fit_scaling(_fit_rows(cleaned, cuts, in_folds))
-    return Plan(
-        cleaned, options, ModelSpec(len(cleaned.sensors), window, options.units), in_folds, cuts, scaling
-    )
+    layout = options.layout(cleaned.sensors, Axis(cleaned.interval, cleaned.phase))
+    resting = _resting(cleaned, options)
+    scaling = fit_scaling(_fit_rows(cleaned, cuts, in_folds, resting), options.scaling)
+    spec = ModelSpec(len(layout.forecast), window, options.units, context=layout.context_width)
+    return Plan(cleaned, options, spec, in_folds, cuts, scaling, layout, resting)
+
+
+def _resting(cleaned: Cleaned, options: FitOptions) -> tuple[Bool, ...]:
+    """Return of each asset (n,) which rows are of a machine that is off or settles."""
+    condition = options.off_condition(cleaned.sensors)
+    if condition is None:
+        return tuple(np.zeros(len(one.ticks), np.bool_) for one in cleaned.series)
+    place = cleaned.sensors.index(condition.sensor)
+    resting = tuple(condition.resting(one.values[:, place]) for one in cleaned.series)
+    if all(rows.all() for rows in resting):
+        raise HistoryError(f"the machine is off throughout, as {options.off_when} says")
+    return resting
 
 
 def _with_shown(cuts: Cuts, series: Series, in_folds: bool) -> Cuts:
@@ -189,16 +212,22 @@ def _rows_in(stretches: Sequence[Rows], count: int) -> Bool:
     return inside
 
 
-def _fit_rows(cleaned: Cleaned, cuts: Sequence[Cuts], in_folds: bool) -> Float32:
-    """Return the rows that scales come from: all that the released forecaster is fitted on."""
-    pairs = list(zip(cleaned.series, cuts, strict=True))
+def _fit_rows(cleaned: Cleaned, cuts: Sequence[Cuts], in_folds: bool, resting: Sequence[Bool]) -> Float32:
+    """Return the rows that scales come from: all that the released forecaster is fitted on while the machine runs."""
     first = np.concatenate(
-        [one.values[a:b] for one, cuts_of_one in pairs for a, b in cuts_of_one.fitted(0, cuts_of_one.stop)]
+        [
+            one.values[a:b][~rows[a:b]] if rows[a:b].any() else one.values[a:b]
+            for one, cuts_of_one, rows in zip(cleaned.series, cuts, resting, strict=True)
+            for a, b in cuts_of_one.fitted(0, cuts_of_one.stop)
+        ]
     )
     empty = np.flatnonzero(~np.isfinite(first).any(axis=0))
     if len(empty):
         raise HistoryError(
-            f"sensor {cleaned.sensors[empty[0]]} has no value in the part that the model is fitted on; "
+            f"sensor {cleaned.sensors[empty[0]]} has no value in the part that the model is fitted on"
+            f"{' while the machine runs' if any(rows.any() for rows in resting) else ''}; "
             "leave it out with --ignore-column"
         )
-    return np.concatenate([one.values for one in cleaned.series]) if in_folds else first
+    if not in_folds:
+        return first
+    return np.concatenate([one.values[~rows] for one, rows in zip(cleaned.series, resting, strict=True)])

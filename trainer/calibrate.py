@@ -35,6 +35,8 @@ LEAST_ROWS = 30
 SPAN_SHARE = 6
 """No span is longer than this part of the calibration block: it would have seen too few independent values."""
 
+EVERYWHERE = 1e30
+"""Scaled units; beyond any reading, and finite as a bundle's arrays have to be."""
 TRIMS = 2
 """A large fault hides a small one: after the first trimming the second stands out."""
 
@@ -87,7 +89,7 @@ def untouched_scoring(width: int, fusion: Fusion | None = None) -> ScoringModel:
     """
     zeros, ones, eye = np.zeros(width), np.ones(width), np.eye(width)
     return ScoringModel(
-        (1,), zeros, ones, eye, zeros, ones, eye, np.zeros((1, 2 * width)), zeros - 1e30, zeros + 1e30,
+        (1,), zeros, ones, eye, zeros, ones, eye, np.zeros((1, 2 * width)), zeros - EVERYWHERE, zeros + EVERYWHERE,
         np.ones(width, np.bool_), VarianceModel.unknown(width), np.ones(6), fusion=fusion or Fusion(),
     )  # fmt: skip
 
@@ -232,7 +234,8 @@ class _Learning:
 
     def __init__(self, bundle: Bundle, samples: Samples, forecast: Float32, calibrating: int) -> None:
         scaling = bundle.manifest.scaling
-        self._judged = ~scaling.constant
+        self._exogenous = bundle.manifest.layout.is_exogenous
+        self._judged = ~scaling.constant & ~self._exogenous
         self._fusion = bundle.scoring.fusion
         self._adapts = bundle.manifest.adaptation != "frozen"
         self._known = np.isfinite(forecast).all(axis=1)
@@ -253,6 +256,8 @@ class _Learning:
                 f"history too short: {int(rows.sum())} rows to learn residuals from, at least {LEAST_ROWS} are needed"
             )
         low, high = np.nanmin(self._level[seen], axis=0), np.nanmax(self._level[seen], axis=0)
+        # A command has no range that it would be strange to leave.
+        low[self._exogenous], high[self._exogenous] = -EVERYWHERE, EVERYWHERE
         chosen = np.flatnonzero(rows)
         run = self._run[chosen] + np.cumsum(np.r_[0, np.diff(chosen) != 1])
         return fit_scoring(

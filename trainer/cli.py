@@ -17,12 +17,20 @@ from trainer.benchmark.command import add_benchmark_options, benchmark
 from trainer.cleaning import Cleaned, clean
 from trainer.confidence import rate_interval
 from trainer.console import Console
+from trainer.crossval_command import add_crossval_options, check_crossval_options, crossval_command
+from trainer.data_options import DATA_FLAGS, add_data_options
+from trainer.explain_command import add_explain_options, check_explain_options, explain_command
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
+from trainer.inspect_command import add_inspect_options, inspect_command, say_warnings
+from trainer.inspection import inspect
 from trainer.labels import apply_labels
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
+from trainer.report_command import add_report_options, check_report_options, report_command
+from trainer.tune_command import add_tune_options, check_tune_options, tune_command
 
 _EPILOG = """examples:
   trainer simulate --out history.csv --hours 8
+  trainer inspect --history history.csv
   trainer fit --history history.csv --out bundle --ignore-column fault
   trainer evaluate --bundle bundle --history later.csv --label-column label --json
   trainer recalibrate --bundle bundle --history later.csv --what-if
@@ -71,8 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"forewarn {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_inspect(commands)
     _add_fit(commands)
+    _add_crossval(commands)
+    _add_tune(commands)
     _add_evaluate(commands)
+    _add_explain(commands)
+    _add_report(commands)
     _add_recalibrate(commands)
     _add_simulate(commands)
     _add_benchmark(commands)
@@ -144,6 +157,7 @@ def _add_fit(commands: Any) -> None:
         "--settle-ticks", type=int, metavar="N", help="samples without a score after a start (default 0)"
     )
     parser.add_argument("--labels", metavar="CSV", help="what operators marked: edge-agent feedback export")
+    add_data_options(parser)
     _add_plots(parser)
 
 
@@ -160,15 +174,18 @@ _FIT_FLAGS = {
     "off_when": "--off-when",
     "settle_ticks": "--settle-ticks",
     "labels": "--labels",
+    **DATA_FLAGS,
 }
 
 
 def _fit_options(options: argparse.Namespace) -> FitOptions:
     """Return what was configured, overridden by what the options say."""
     configured = read_options(options.config) if options.config else {}
-    given = {key: getattr(options, key) for key in _FIT_FLAGS if getattr(options, key) is not None}
+    flags = {key: getattr(options, key, None) for key in _FIT_FLAGS}
+    given = {key: value for key, value in flags.items() if value is not None}
     if "units" in given:
         given["units"] = _whole_numbers(given["units"])
+    given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     for key, value in given.items():
         rule = broken_rule(key, value)
         if rule:
@@ -197,6 +214,8 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     cleaned = labelled.cleaned
     for notice in labelled.notices:
         console.note(notice)
+    data = inspect(cleaned)
+    say_warnings(data, console)
     # Imported late: TensorFlow takes ten seconds that a bad file need not wait.
     from trainer.fit import fit
 
@@ -218,6 +237,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "sha256": report.bundle.sha256,
         "rows": cleaned.rows,
         "repairs": cleaned.repairs,
+        "warnings": data.all_warnings,
         "true_fault_rows": labelled.true_fault_rows,
         "false_alarm_rows": labelled.false_alarm_rows,
         **report.skill,
@@ -231,6 +251,72 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         **rate_interval(manifest.threshold).record(),
         "trimmed_rows": manifest.trained["trimmed_samples"],
     }
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `fit` that a forecast depends on; all others come with --config."""
+    parser.add_argument("--config", type=Path, metavar="TOML", help="as for fit, under [fit]")
+    parser.add_argument("--interval", type=float, metavar="SECONDS", help="sampling interval")
+    parser.add_argument("--window", type=int, dest="window_length", metavar="TICKS", help="default 60")
+    parser.add_argument("--units", metavar="N,N", help="units of the LSTM layers (default 128,64,32)")
+    parser.add_argument("--epochs", type=int, metavar="N", help=f"at most (default {FitOptions().epochs})")
+    parser.add_argument("--seed", type=int, metavar="N")
+
+
+def _add_crossval(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "crossval",
+        "Walk-forward cross-validation of the forecast, against persistence, a season ago and the ridge regression.",
+        "trainer crossval --history history.csv --folds 5 --epochs 10",
+        _crossval,
+    )
+    add_history_options(parser)
+    _add_model_options(parser)
+    add_crossval_options(parser)
+    _add_plots(parser)
+
+
+def _crossval(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    check_crossval_options(options)
+    wanted = _fit_options(options)
+    if options.plots:
+        from trainer.plots import prepare_directory
+
+        prepare_directory(options.plots)
+    cleaned, source = _read(options, console, options.interval)
+    return crossval_command(options, wanted, cleaned, source, console)
+
+
+def _add_tune(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "tune",
+        "Search for better options of fit, judged by detection of injected faults and by the forecast.",
+        "trainer tune --history history.csv --trials 30 --out best.toml",
+        _tune,
+    )
+    add_history_options(parser)
+    _add_model_options(parser)
+    add_tune_options(parser)
+
+
+def _tune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    wanted = _fit_options(options)
+    space = check_tune_options(options)
+    cleaned, source = _read(options, console, options.interval)
+    return tune_command(options, wanted, space, cleaned, source, console)
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        "What a history is like: gaps, frozen stretches, ranges, correlations, warnings.",
+        "trainer inspect --history history.csv",
+        inspect_command,
+    )
+    add_inspect_options(parser)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -279,6 +365,58 @@ def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         counted = ", ".join(f"{count} × {kind}" for kind, count in cleaned.repairs.items())
         console.note(f"{source}: repaired: {counted}")
     return {**figures, "repairs": cleaned.repairs}
+
+
+def _add_explain(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "explain",
+        "Which sensors and which lags made a score and a forecast what they are.",
+        "trainer explain --bundle bundle --history later.csv --at 2026-01-01T02:10:00Z",
+        _explain,
+    )
+    add_history_options(parser)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    add_explain_options(parser)
+    _add_plots(parser)
+
+
+def _explain(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from edge_agent.detector import load_detector
+
+    check_explain_options(options)
+    if options.plots:
+        from trainer.plots import prepare_directory
+
+        prepare_directory(options.plots)
+    detector = load_detector(options.bundle)
+    manifest = detector.bundle.manifest
+    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
+    return explain_command(options, detector, cleaned, source, console)
+
+
+def _add_report(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "report",
+        "One page of HTML on a bundle and a history: forecast, scores, alarms, attribution, data quality.",
+        "trainer report --bundle bundle --history later.csv --label-column label --out report.html",
+        _report,
+    )
+    add_history_options(parser)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    add_report_options(parser)
+
+
+def _report(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from edge_agent.detector import load_detector
+
+    check_report_options(options)
+    detector = load_detector(options.bundle)
+    manifest = detector.bundle.manifest
+    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
+    notices = (*cleaned.notices, *sensor_notices(source, cleaned.sensors, manifest.sensor_names))
+    return report_command(options, detector, cleaned, source, notices, console)
 
 
 def _add_recalibrate(commands: Any) -> None:

@@ -5,12 +5,42 @@ of the history itself plus one batch.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.types import Bool, Float32, Float64, Int64
+
+FILLINGS = ("mask", "forward-fill", "interpolate")
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What the forecaster is told of missing cells while it is fitted.
+
+    Daemon and calibration see them as missing, whatever is chosen here: no live reading can be interpolated.
+
+    Attributes:
+        policy: `mask` (held, marked as missing, no target), `forward-fill` (the first cells of a gap count as if they
+            had been read as before) or `interpolate` (a gap counts as a straight line between its ends).
+        limit: rows; of a longer gap only the first are filled forward, and none is interpolated.
+    """
+
+    policy: str = "mask"
+    limit: int = 5
+
+
+MASKED = Filling()
+
+
+def _no_context() -> Float32:
+    return np.empty((0, 0), np.float32)
+
+
+def _no_rest() -> Bool:
+    return np.empty(0, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +51,22 @@ class Segments:
         values: (N, F) scaled; a missing cell holds the last value of its sensor, or 0 (the centre) before the first.
         missing: (N, F) True where the cell was not measured.
         starts: (S,) first row of each segment, ascending, `starts[0] == 0`.
+        context: (N, X) what is read beside the sensors and not forecast, see `InputLayout`; X is 0 where not given.
+        resting: (N,) rows that are no target, as the machine is off or settles; none where not given.
     """
 
     values: Float32
     missing: Bool
     starts: Int64
+    context: Float32 = field(default_factory=_no_context)
+    resting: Bool = field(default_factory=_no_rest)
+
+    def __post_init__(self) -> None:
+        """Give what was left out its rows."""
+        if len(self.context) != len(self.values):
+            object.__setattr__(self, "context", np.empty((len(self.values), 0), np.float32))
+        if len(self.resting) != len(self.values):
+            object.__setattr__(self, "resting", np.zeros(len(self.values), np.bool_))
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -41,7 +82,8 @@ class Segments:
         """Return the rows `first` to `last` (exclusive) as segments of their own; the arrays are views."""
         inside = self.starts[(self.starts > first) & (self.starts < last)] - first
         starts = np.concatenate([np.zeros(1 if last > first else 0, np.int64), inside])
-        return Segments(self.values[first:last], self.missing[first:last], starts)
+        part = slice(first, last)
+        return Segments(self.values[part], self.missing[part], starts, self.context[part], self.resting[part])
 
     @staticmethod
     def concatenate(parts: "Sequence[Segments]") -> "Segments":
@@ -51,11 +93,20 @@ class Segments:
             np.concatenate([part.values for part in parts]),
             np.concatenate([part.missing for part in parts]),
             np.concatenate([part.starts + offset for part, offset in zip(parts, offsets, strict=False)]),
+            np.concatenate([part.context for part in parts]),
+            np.concatenate([part.resting for part in parts]),
         )
 
 
 def build_segments(
-    ticks: Int64, values: Float32, centre: Float64, scale: Float64, max_gap_ticks: int
+    ticks: Int64,
+    values: Float32,
+    centre: Float64,
+    scale: Float64,
+    max_gap_ticks: int,
+    layout: InputLayout | None = None,
+    resting: Bool | None = None,
+    filling: Filling = MASKED,
 ) -> Segments:
     """Scale the samples of one asset, with missing cells held and masked.
 
@@ -66,6 +117,9 @@ def build_segments(
         scale: (F,) engineering units, positive.
         max_gap_ticks: a longer jump between ticks begins a new segment; over a shorter one samples follow each other
             as they do in the daemon.
+        layout: which columns are forecast and what is read beside them; None forecasts all.
+        resting: (n,) see `Segments`.
+        filling: of missing cells; exogenous quantities are held always.
 
     Raises:
         HistoryError: there is no sample at all.
@@ -76,8 +130,33 @@ def build_segments(
     missing = np.isnan(held)
     starts = np.concatenate([[0], np.flatnonzero(np.diff(ticks) - 1 > max_gap_ticks) + 1]).astype(np.int64)
     for first, last in zip(starts, np.append(starts[1:], len(held)), strict=True):
+        _fill(held[first:last], missing[first:last], filling)
         _hold(held[first:last], missing[first:last])
-    return Segments(held, missing, starts)
+    if layout is None or not layout.context_width:
+        return Segments(held, missing, starts, resting=_no_rest() if resting is None else resting)
+    context = layout.context(held, ticks)
+    if len(layout.exogenous):
+        held, missing = held[:, layout.forecast], missing[:, layout.forecast]
+    return Segments(held, missing, starts, context, _no_rest() if resting is None else resting)
+
+
+def _fill(values: Float32, missing: Bool, filling: Filling) -> None:
+    """Fill gaps as `filling` says, in place; what is filled is no longer missing."""
+    if filling.policy == "mask":
+        return
+    for sensor in np.flatnonzero(missing.any(axis=0)):
+        edges = np.flatnonzero(np.diff(missing[:, sensor].astype(np.int8), prepend=0, append=0))
+        for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            if first == 0:
+                continue
+            if filling.policy == "forward-fill":
+                end = min(end, first + filling.limit)
+                filled = values[first - 1, sensor]
+            elif end == len(values) or end - first > filling.limit:
+                continue
+            else:
+                filled = np.linspace(values[first - 1, sensor], values[end, sensor], end - first + 2)[1:-1]
+            values[first:end, sensor], missing[first:end, sensor] = filled, False
 
 
 def _hold(values: Float32, missing: Bool) -> None:
@@ -123,36 +202,40 @@ class SubSequences:
         return self._first[segment] + numbers - self._before[segment]
 
     def inputs(self, numbers: Int64) -> Float32:
-        """Return (n, length, 2F): held values and the missing mask."""
+        """Return (n, length, 2F + X): held values, the missing mask, and the context."""
         rows = self.start_rows(numbers)[:, None] + np.arange(self.length)
         mask = self.segments.missing[rows].astype(np.float32)
-        return np.concatenate([self.segments.values[rows], mask], axis=2)
+        return np.concatenate([self.segments.values[rows], mask, self.segments.context[rows]], axis=2)
 
     def targets(self, numbers: Int64) -> tuple[Float32, Float32]:
-        """Return values and weights, each (n, length, horizons * F); a missing target weighs 0."""
+        """Return values and weights, each (n, length, horizons * F); one that is missing or rests weighs 0."""
         steps = np.arange(self.length)[:, None] + 1 + np.arange(self.horizons)
         rows = self.start_rows(numbers)[:, None, None] + steps
         shape = (len(numbers), self.length, -1)
         values = self.segments.values[rows].reshape(shape)
-        weights = (~self.segments.missing[rows]).astype(np.float32).reshape(shape)
+        counted = ~(self.segments.missing[rows] | self.segments.resting[rows][..., None])
+        weights = counted.astype(np.float32).reshape(shape)
         return values, weights
 
 
-def mask_cells(inputs: Float32, ratio: float, rng: np.random.Generator) -> Float32:
+def mask_cells(
+    inputs: Float32, ratio: float, rng: np.random.Generator, sensors: int | None = None
+) -> Float32:
     """Return the inputs with a share of their cells hidden: value held from the row before, mask set to 1.
 
     The first row of a sub-sequence is left as it is, since there is nothing to hold.
 
     Args:
-        inputs: (n, T, 2F) values and mask.
+        inputs: (n, T, 2F + X) values, mask and context.
         ratio: share of cells hidden, 0 to 1.
         rng: source of randomness.
+        sensors: F; None where there is no context.
     """
-    sensors = inputs.shape[2] // 2
+    sensors = inputs.shape[2] // 2 if sensors is None else sensors
     hidden = rng.random((*inputs.shape[:2], sensors), dtype=np.float32) < ratio
     hidden[:, 0] = False
     rows = np.arange(inputs.shape[1])[None, :, None]
     source = np.maximum.accumulate(np.where(hidden, 0, rows), axis=1)
     values = np.take_along_axis(inputs[:, :, :sensors], source, axis=1)
-    mask = np.maximum(inputs[:, :, sensors:], hidden.astype(np.float32))
-    return np.concatenate([values, mask], axis=2)
+    mask = np.maximum(inputs[:, :, sensors : 2 * sensors], hidden.astype(np.float32))
+    return np.concatenate([values, mask, inputs[:, :, 2 * sensors :]], axis=2)

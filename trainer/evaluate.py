@@ -1,7 +1,7 @@
 """Forecast skill and detection quality of a bundle, through the daemon's own detector in one causal pass."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,11 @@ class Evaluation:
         previous = np.vstack([np.full((1, self.values.shape[1]), np.nan, np.float32), self.values[:-1]])
         previous[np.flatnonzero(np.diff(self.asset, prepend=self.asset[:1]))] = np.nan
         known = np.isfinite(self.values) & np.isfinite(previous) & np.isfinite(self.forecast)
+        chosen = manifest.layout.forecast
         skill = forecast_skill(
-            self.values, self.forecast, previous, known, manifest.scaling.scale, list(manifest.sensor_names)
-        )
+            self.values[:, chosen], self.forecast[:, chosen], previous[:, chosen], known[:, chosen],
+            manifest.scaling.scale[chosen], [manifest.sensor_names[place] for place in chosen],
+        )  # fmt: skip
         figures = detection_metrics(
             self.time, self.score, self.alarm, self.labels, self.interval, asset=self.asset
         )
@@ -78,7 +80,7 @@ def evaluate(detector: Detector, cleaned: Cleaned, source: str, on_rows: OnRows 
             f"{source}: sampled every {cleaned.interval:g} s, the bundle needs "
             f"{manifest.sampling_interval_seconds:g} s"
         )
-    samples = _samples(cleaned, manifest, source)
+    samples = samples_of(cleaned, manifest, source)
     parts: list[Outcomes] = []
     for part in chunks_of(samples):
         parts.append(detector.process(part))
@@ -111,7 +113,12 @@ def write_scores(evaluation: Evaluation, path: Path) -> None:
             writer.writerow((f"{time:.3f}", evaluation.assets[asset], shown, int(alarm)))
 
 
-def _samples(cleaned: Cleaned, manifest: Manifest, source: str) -> Samples:
+def samples_of(cleaned: Cleaned, manifest: Manifest, source: str) -> Samples:
+    """Return the samples of all assets, asset by asset, with the bundle's sensors in the bundle's order.
+
+    Raises:
+        HistoryError: the history has none of the bundle's sensors.
+    """
     parts = [
         Samples(
             np.full(len(series.ticks), number),
@@ -121,6 +128,15 @@ def _samples(cleaned: Cleaned, manifest: Manifest, source: str) -> Samples:
         for number, series in enumerate(cleaned.series)
     ]
     return Samples.concatenate(parts, len(manifest.sensors))
+
+
+def samples_of_asset(cleaned: Cleaned, manifest: Manifest, source: str, number: int) -> Samples:
+    """Return the samples of one asset, numbered 0.
+
+    Raises:
+        HistoryError: the history has none of the bundle's sensors.
+    """
+    return samples_of(replace(cleaned, series=(cleaned.series[number],)), manifest, source)
 
 
 def _labels(series: tuple[Series, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]] | None:

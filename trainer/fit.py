@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_agent.contract.bundle import Bundle, Manifest, SensorSpec, write_bundle
 from edge_agent.contract.fusion import SLOW_SOURCES, Fusion
-from edge_agent.contract.scaling import Scaling
+from edge_agent.contract.grid import Axis
 from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import block_rows
 from edge_agent.detector import Detector, load_detector, open_detector
@@ -36,10 +36,10 @@ from trainer.detection_metrics import forecast_skill
 from trainer.evaluate import Evaluation
 from trainer.export import export_all, export_recurrent
 from trainer.fit_options import FitOptions, check_out
-from trainer.habits import sensor_habits
-from trainer.learning import FoldedHistory, Learnt, learn, learn_in_folds
+from trainer.habits import UNKNOWN, sensor_habits
+from trainer.learning import FoldedHistory, Learnt, OnEpoch, learn, learn_in_folds
 from trainer.progress import Progress
-from trainer.release import golden_arrays, golden_values, history_facts, put_in_place
+from trainer.release import WEIGHTS, golden_arrays, golden_values, history_facts, put_in_place
 from trainer.screening import without_faults
 from trainer.verify import prove_parity
 
@@ -89,7 +89,7 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
         bundle = _uncalibrated(plan, draft, _export_and_prove(plan, learnt, draft, progress))
         history = plan.calibration_history()
         found = _calibrate(plan, bundle, learnt, history, progress)
-        skill = _skill(cleaned, history, found, plan.scaling)
+        skill = _skill(plan, history, found)
         _finish(bundle, history, found, skill, _trained(cleaned, found, learnt.record, screened))
         bundle = replace(load_detector(draft).bundle, directory=out)
         put_in_place(draft, out)
@@ -100,13 +100,16 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
     return FitReport(bundle, skill, learnt.record["best_epoch"], learnt.record["epochs"], held)
 
 
-def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Detector:
+def fit_detector(
+    cleaned: Cleaned, options: FitOptions, directory: Path, on_epoch: OnEpoch | None = None
+) -> Detector:
     """Fit and calibrate as `fit` does, without the graphs and proofs of a bundle that is released.
 
     Args:
         cleaned: the history.
         options: how; `inference` must be `step`. Without `units`, the ridge regression forecasts alone.
         directory: where its graphs go; it may be deleted afterwards.
+        on_epoch: told of every epoch.
 
     Returns:
         a fresh detector.
@@ -116,7 +119,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
     """
     _check_sensors(cleaned, options)
     plan, _ = _plan(cleaned, options)
-    learnt = _learn(plan, Progress())
+    learnt = _learn(plan, Progress(), on_epoch)
     export_recurrent(learnt.weights, directory)
     bundle = _uncalibrated(plan, directory, {})
     found = _calibrate(plan, bundle, learnt, plan.calibration_history(), Progress())
@@ -127,6 +130,7 @@ def fit_detector(cleaned: Cleaned, options: FitOptions, directory: Path) -> Dete
 def _check_sensors(cleaned: Cleaned, options: FitOptions) -> None:
     """Refuse options that name a sensor which the history does not have, before anything is learnt."""
     options.off_condition(cleaned.sensors)
+    options.layout(cleaned.sensors, Axis(cleaned.interval, cleaned.phase))
     options.alarm_rules(cleaned.sensors)
 
 
@@ -136,9 +140,11 @@ def _plan(cleaned: Cleaned, options: FitOptions) -> tuple[Plan, int]:
     return without_faults(plan) if options.parts.trimming else (plan, 0)
 
 
-def _learn(plan: Plan, progress: Progress) -> Learnt:
-    def on_epoch(_epoch: int, loss: float, later: float) -> None:
+def _learn(plan: Plan, progress: Progress, told: OnEpoch | None = None) -> Learnt:
+    def on_epoch(epoch: int, loss: float, later: float) -> None:
         progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
+        if told is not None:
+            told(epoch, loss, later)
 
     progress.stage("training", plan.options.epochs if plan.spec.units else 1)
     fit_block = plan.segments(lambda cuts: cuts.fitted(0, cuts.stop))
@@ -159,6 +165,7 @@ def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progres
     """Write the graphs and return how far each is from the trained model on real windows."""
     progress.stage("exporting and proving", 1)
     export_all(learnt.weights, draft)
+    learnt.weights.save(draft / WEIGHTS)
     newest = plan.segments(lambda cuts: [(0 if plan.in_folds else cuts.held, cuts.rows)])
     windows = SubSequences(newest, plan.spec.window_length, plan.spec.horizons)
     chosen = np.unique(np.linspace(0, len(windows) - 1, 16).astype(np.int64))
@@ -189,6 +196,8 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
     cleaned, options, spec, scaling = plan.cleaned, plan.options, plan.spec, plan.scaling
     units = dict(options.units_of_sensors)
     habits = sensor_habits([series.values for series in cleaned.series])
+    # A command moves when somebody wants it to: how it behaved says nothing of how it may.
+    habits = [UNKNOWN if told else own for own, told in zip(habits, plan.layout.is_exogenous, strict=True)]
     sensors = tuple(
         SensorSpec(
             name,
@@ -211,12 +220,15 @@ def _uncalibrated(plan: Plan, draft: Path, parity: dict[str, float]) -> Bundle:
         phase_seconds=cleaned.phase,
         window_length=spec.window_length,
         horizons=tuple(range(1, spec.horizons + 1)),
-        inputs=tuple(f"{kind}:{name}" for kind in ("sensor", "missing") for name in cleaned.sensors),
+        inputs=plan.layout.names,
+        time_zone=options.time_zone,
         head="point",
         architecture={
             "kind": "lstm+highway" if spec.units else "highway",
             "units": list(spec.units),
             "highway_spans": list(spec.spans),
+            "scaling": options.scaling,
+            "missing": options.missing,
         },
         state_size=spec.state_size,
         inference=options.inference,
@@ -249,20 +261,20 @@ def _adaptation(cleaned: Cleaned, options: FitOptions) -> str:
     return "trailing" if longest >= options.usual_days * DAY_SECONDS else "frozen"
 
 
-def _skill(
-    cleaned: Cleaned, history: CalibrationHistory, found: Calibrated, scaling: Scaling
-) -> dict[str, Any]:
-    """Return the forecast's figures on the calibration block, in scaled units."""
-    values = history.samples.values
-    previous = np.vstack([np.full((1, values.shape[1]), np.nan, np.float32), values[:-1]])
+def _skill(plan: Plan, history: CalibrationHistory, found: Calibrated) -> dict[str, Any]:
+    """Return the forecast's figures on the calibration block, in scaled units, of the sensors that are forecast."""
+    chosen = plan.layout.forecast
+    values = history.samples.values[:, chosen]
+    previous = np.vstack([np.full((1, len(chosen)), np.nan, np.float32), values[:-1]])
     known = history.held_out & np.isfinite(found.forecast).all(axis=1)
     known[0] = False
     mask = np.isfinite(values[known]) & np.isfinite(previous[known])
     return dict(
         forecast_skill(
-            values[known], found.forecast[known], previous[known], mask, scaling.scale, list(cleaned.sensors)
+            values[known], found.forecast[known][:, chosen], previous[known], mask, plan.scaling.scale[chosen],
+            [plan.cleaned.sensors[place] for place in chosen],
         )
-    )
+    )  # fmt: skip
 
 
 def _held_out(

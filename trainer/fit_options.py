@@ -2,16 +2,21 @@
 
 import math
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import AlarmRules
+from edge_agent.contract.calendar_inputs import CALENDAR, find_zone
 from edge_agent.contract.errors import ConfigurationError, HistoryError, UsageError
+from edge_agent.contract.grid import Axis
+from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.off_condition import OffCondition, parse_off_condition
+from edge_agent.contract.scaling import METHODS
 from edge_agent.contract.trailing import POLICIES
+from trainer.dataset import FILLINGS
 from trainer.parts import Parts
 
 _LEAST = {
@@ -26,12 +31,19 @@ _LEAST = {
     "alarms_per_week": 1e-6,
     "usual_days": 1e-3,
     "settle_ticks": 0,
+    "fill_limit": 1,
 }
 _FRACTIONS = ("learning_rate", "alarms_per_week", "usual_days")
 _LARGEST = 2**31 - 1
 """Seeds and counts travel through 32-bit integers."""
 ADAPTATIONS = ("auto", *POLICIES)
-_INFERENCE = ("step", "window")
+_CHOICES = {
+    "inference": ("step", "window"),
+    "adaptation": ADAPTATIONS,
+    "scaling": METHODS,
+    "missing": FILLINGS,
+}
+_NAMES = ("exogenous", "calendar")
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,11 @@ class FitOptions:
         units_of_sensors: engineering unit of each sensor, by name.
         off_when: when the machine is off, as `sensor comparison value`; empty is never.
         settle_ticks: samples after a start that have no score either.
+        scaling: of the sensors, one of `scaling.METHODS`.
+        missing, fill_limit: what the forecaster is told of missing cells while it is fitted, see `dataset.Filling`.
+        exogenous: names of commands and set points: read by the forecaster, neither forecast nor scored.
+        calendar: parts of the calendar that the forecaster reads, keys of `calendar_inputs.CALENDAR`.
+        time_zone: whose clock the calendar follows.
         alarms: what differs from the default alarm rules.
         parts: of the detector that take part; no key of a file, as it serves measurements only.
     """
@@ -75,7 +92,25 @@ class FitOptions:
     units_of_sensors: tuple[tuple[str, str], ...] = ()
     off_when: str = ""
     settle_ticks: int = 0
+    scaling: str = "standard"
+    missing: str = "mask"
+    fill_limit: int = 5
+    exogenous: tuple[str, ...] = ()
+    calendar: tuple[str, ...] = ()
+    time_zone: str = "UTC"
     alarms: Mapping[str, Any] = field(default_factory=dict)
+
+    def layout(self, sensors: Sequence[str], axis: Axis) -> InputLayout:
+        """Return what the forecaster reads.
+
+        Raises:
+            HistoryError: there is no such sensor, or none is left to forecast.
+        """
+        calendar = [name for part in self.calendar for name in CALENDAR[part]]
+        try:
+            return InputLayout(sensors, self.exogenous, calendar, axis, self.time_zone)
+        except ValueError as error:
+            raise HistoryError(f"exogenous: {error}; there are {', '.join(sensors)}") from error
 
     def off_condition(self, sensors: Collection[str]) -> OffCondition | None:
         """Return when the machine is off, None where it never is.
@@ -122,15 +157,29 @@ def broken_rule(key: str, value: Any) -> str | None:
         return None if pairs else "must be a table of units by the names of the sensors"
     if key == "alarms":
         return _broken_alarms(value)
+    if key in _NAMES:
+        return _broken_names(key, value)
     if not isinstance(value, str) or not value.strip():
         return "must be text"
-    for name, policies in (("inference", _INFERENCE), ("adaptation", ADAPTATIONS)):
-        if key == name and value not in policies:
-            return f"is {value!r}, known are {' and '.join(policies)}"
+    if value not in _CHOICES.get(key, (value,)):
+        return f"is {value!r}, known are {' and '.join(_CHOICES[key])}"
     if key == "off_when":
         return _broken_off_condition(value)
-    if key == "inference" and value not in _INFERENCE:
-        return f"is {value!r}, known are {' and '.join(_INFERENCE)}"
+    return _broken_zone(value) if key == "time_zone" else None
+
+
+def _broken_names(key: str, value: Any) -> str | None:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and one.strip() for one in value):
+        return "must be a list of names"
+    unknown = [one for one in value if one not in CALENDAR] if key == "calendar" else []
+    return f"is {unknown[0]!r}, known are {' and '.join(CALENDAR)}" if unknown else None
+
+
+def _broken_zone(value: str) -> str | None:
+    try:
+        find_zone(value)
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -192,9 +241,9 @@ def read_options(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: file: {reason.strerror or reason}") from reason
     except ValueError as reason:
         raise ConfigurationError(f"{path}: not readable as TOML ({reason})") from reason
-    foreign = sorted(set(content) - {"fit"})
+    foreign = sorted(set(content) - {"fit", "tune"})
     if foreign:
-        raise ConfigurationError(f"{path}: {foreign[0]}: unknown section; known is fit")
+        raise ConfigurationError(f"{path}: {foreign[0]}: unknown section; known are fit and tune")
     section = content.get("fit", {})
     if not isinstance(section, dict):
         raise ConfigurationError(f"{path}: fit: must be a table")
@@ -208,8 +257,9 @@ def read_options(path: Path) -> dict[str, Any]:
     if "labels" in section:
         # Against the file that names it, not against where the program was started.
         section["labels"] = str(path.parent / section["labels"])
-    if "units" in section:
-        section["units"] = tuple(section["units"])
+    for key in ("units", *_NAMES):
+        if key in section:
+            section[key] = tuple(section[key])
     if "units_of_sensors" in section:
         section["units_of_sensors"] = tuple(section["units_of_sensors"].items())
     return section

@@ -21,6 +21,10 @@ class Habits:
     usual_spike: float
 
 
+UNKNOWN = Habits(0, 0, 0.0, 0.0, 0.0)
+"""Switches every check off that needs to know."""
+
+
 def sensor_habits(tables: Sequence[Float32]) -> list[Habits]:
     """Return the habits of the F sensors over all assets.
 

@@ -1,7 +1,7 @@
 """The autoregressive highway: a ridge regression of the next samples on the sample and its slow averages.
 
-The regressors are phi_t = [x_t, ewma5_t, ewma20_t, 1]; the averages start at zero, at the beginning of a segment
-in training and of a window or stream in the graphs, so that all of them agree without any special first value.
+The regressors are phi_t = [x_t, ewma5_t, ewma20_t, context_t, 1]; the averages start at zero, at the beginning of a
+segment in training and of a window or stream in the graphs, so that all of them agree without any special first value.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,6 +41,7 @@ def fit_highway(
 
     The normal equations are summed in float64 over blocks of rows, so memory does not grow with the history.
     Rows with a missing target cell are left out; where too few rows remain, they are let in with their held values.
+    Rows whose target is of a machine that is off are left out always.
     The first rows of a segment count, though their averages have just started at zero: of a history of minutes they
     are a sixth, and leaving them out was measured to cost detection (docs/decisions/0002).
 
@@ -51,13 +52,13 @@ def fit_highway(
         spans: EWMA spans in ticks.
 
     Returns:
-        ((1 + len(spans)) * F + 1, horizons * F) weights; the last row is the intercept.
+        ((1 + len(spans)) * F + X + 1, horizons * F) weights; the last row is the intercept.
 
     Raises:
         HistoryError: there is no row with a target at all.
     """
     sensors = segments.values.shape[1]
-    width = (1 + len(spans)) * sensors + 1
+    width = (1 + len(spans)) * sensors + segments.context.shape[1] + 1
     for complete in (True, False):
         gram = np.zeros((width, width))
         moment = np.zeros((width, horizons * sensors))
@@ -93,11 +94,12 @@ def residuals_of(weights: Float32, segments: Segments) -> Float64:
     found = np.full(segments.values.shape, np.nan)
     for start, end in segments.bounds():
         first = start + 1
-        for phi in _regressors(segments.values[start : end - 1], SPANS):
+        usable = slice(start, end - 1)
+        for phi in _regressors(segments.values[usable], segments.context[usable], SPANS):
             rows = slice(first, first + len(phi))
             found[rows] = segments.values[rows] - phi @ weights[:, :sensors]
             first += len(phi)
-    return np.asarray(np.where(segments.missing, np.nan, found))
+    return np.asarray(np.where(segments.missing | segments.resting[:, None], np.nan, found))
 
 
 def _row_blocks(
@@ -106,18 +108,19 @@ def _row_blocks(
     """Yield regressors (n, width) and targets (n, horizons * F) of the rows that count."""
     for start, end in segments.bounds():
         first = start
-        for phi in _regressors(segments.values[start : end - horizons], spans):
+        usable = slice(start, end - horizons)
+        for phi in _regressors(segments.values[usable], segments.context[usable], spans):
             rows = np.arange(first, first + len(phi))
             first += len(phi)
             ahead = rows[:, None] + 1 + np.arange(horizons)
-            measured = ~segments.missing[ahead].any(axis=(1, 2))
-            keep = measured if complete else np.ones(len(rows), np.bool_)
+            counted = ~segments.resting[ahead].any(axis=1)
+            keep = counted & ~segments.missing[ahead].any(axis=(1, 2)) if complete else counted
             if keep.any():
                 target = segments.values[ahead[keep]].reshape(int(keep.sum()), -1)
                 yield phi[keep], target.astype(np.float64)
 
 
-def _regressors(values: Float32, spans: Sequence[int]) -> Iterator[Float64]:
+def _regressors(values: Float32, context: Float32, spans: Sequence[int]) -> Iterator[Float64]:
     """Yield phi in chunks of rows, carrying the averages from chunk to chunk."""
     matrices = [ewma_matrix(span, _CHUNK) for span in spans]
     decays = [(1.0 - ewma_gain(span)) ** np.arange(1, _CHUNK + 1)[:, None] for span in spans]
@@ -130,4 +133,5 @@ def _regressors(values: Float32, spans: Sequence[int]) -> Iterator[Float64]:
             average = matrix[:count, :count] @ chunk + decay[:count] * carried[number]
             carried[number] = average[-1]
             parts.append(average)
-        yield np.concatenate([*parts, np.ones((count, 1))], axis=1)
+        read = context[first : first + count].astype(np.float64)
+        yield np.concatenate([*parts, read, np.ones((count, 1))], axis=1)

@@ -21,12 +21,14 @@ class ModelSpec:
     """The shape of a forecaster.
 
     Attributes:
-        sensors: F; the inputs of a step are F scaled values and F mask cells (1.0 = missing).
+        sensors: F that are forecast; the inputs of a step are F scaled values, F mask cells (1.0 = missing), and X
+            of the context.
         window_length: T, samples in a window and in a training sub-sequence.
         units: units of each LSTM layer, first to last.
         horizons: H, ticks ahead from 1 to H.
         parameters: P, numbers the head gives for each sensor and horizon; 1 is a point forecast.
         spans: EWMA spans of the highway, ticks.
+        context: X, exogenous quantities and calendar inputs, which are read and not forecast.
     """
 
     sensors: int
@@ -35,11 +37,12 @@ class ModelSpec:
     horizons: int = 1
     parameters: int = 1
     spans: tuple[int, ...] = SPANS
+    context: int = 0
 
     @property
     def inputs(self) -> int:
         """Return I, the inputs of one step."""
-        return 2 * self.sensors
+        return 2 * self.sensors + self.context
 
     @property
     def outputs(self) -> int:
@@ -51,6 +54,11 @@ class ModelSpec:
         """Return S: h and c of each layer, then the EWMAs of each span."""
         return 2 * sum(self.units) + len(self.spans) * self.sensors
 
+    @property
+    def regressors(self) -> int:
+        """Return the rows of the highway: values, their EWMAs, context, intercept."""
+        return (1 + len(self.spans)) * self.sensors + self.context + 1
+
 
 @dataclass(frozen=True, slots=True)
 class ForecasterWeights:
@@ -61,7 +69,7 @@ class ForecasterWeights:
         layers: of each LSTM layer kernel (in, 4u), recurrent kernel (u, 4u), bias (4u); gates i, f, c, o.
         head_kernel: (units of the last layer, H * F * P).
         head_bias: (H * F * P,).
-        highway: ((1 + spans) * F + 1, H * F * P); the last row is the intercept.
+        highway: ((1 + spans) * F + X + 1, H * F * P); the last row is the intercept.
     """
 
     spec: ModelSpec
@@ -106,15 +114,20 @@ class Highway(keras.layers.Layer):  # type: ignore[misc]
         first = spec.window_length - 1 if last_only else 0
         length = spec.window_length
         self._averages = [ewma_matrix(span, length)[first:].astype(np.float32) for span in spec.spans]
-        shape = ((1 + len(spec.spans)) * spec.sensors + 1, spec.outputs)
+        self._sensors, self._context = spec.sensors, spec.context
+        shape = (spec.regressors, spec.outputs)
         self.weight = self.add_weight(name="weight", shape=shape, initializer="zeros", trainable=False)
 
-    def call(self, values: Any) -> Any:
-        """Return (B, T, H * F * P), or (B, H * F * P) for the last step only."""
+    def call(self, window: Any) -> Any:
+        """Return (B, T, H * F * P), or (B, H * F * P) for the last step only, of inputs (B, T, I)."""
         ops = keras.ops
+        values = window[:, :, : self._sensors]
         slow = [ops.matmul(ops.convert_to_tensor(matrix), values) for matrix in self._averages]
-        now = values[:, -1:, :] if self._last_only else values
-        regressors = ops.concatenate([now, *slow], axis=-1)
+        newest = window[:, -1:, :] if self._last_only else window
+        read = [newest[:, :, : self._sensors], *slow]
+        if self._context:
+            read.append(newest[:, :, 2 * self._sensors :])
+        regressors = ops.concatenate(read, axis=-1)
         if self._last_only:
             regressors = regressors[:, 0, :]
         return ops.matmul(regressors, self.weight[:-1]) + self.weight[-1]
@@ -125,7 +138,7 @@ def build_model(spec: ModelSpec, highway: Float32, seed: int = 0) -> Any:
 
     Args:
         spec: the shape.
-        highway: ((1 + spans) * F + 1, H * F * P) weights from `fit_highway`.
+        highway: ((1 + spans) * F + X + 1, H * F * P) weights from `fit_highway`.
         seed: of the initial LSTM weights.
 
     Returns:
@@ -176,7 +189,7 @@ def _assemble(spec: ModelSpec, last_only: bool, batch: int | None, seed: int, us
             name=f"lstm_{number}",
         )(hidden)
     learned = layers.Dense(spec.outputs, kernel_initializer="zeros", name="head")(hidden)
-    linear = Highway(spec, last_only, name="highway")(window[:, :, : spec.sensors])
+    linear = Highway(spec, last_only, name="highway")(window)
     forecast = layers.Add(name="forecast")([linear, learned])
     if last_only:
         forecast = layers.Reshape((spec.horizons, spec.sensors, spec.parameters), name="shaped")(forecast)

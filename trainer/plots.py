@@ -1,7 +1,4 @@
-"""Pictures of a fit and of an evaluation as PNG files (the one user of matplotlib).
-
-Figures are drawn with the Agg canvas and never through pyplot: no display, no state between two pictures.
-"""
+"""Pictures of a fit and of an evaluation as PNG files, and the panels that they are made of."""
 
 import math
 import os
@@ -10,16 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from edge_agent.contract.bundle import Manifest
 from edge_agent.contract.errors import UsageError
 from edge_agent.contract.types import Float64, Int64
+from trainer.canvas import (
+    ACTUAL,
+    ALARM,
+    DAY,
+    FORECAST,
+    LABEL,
+    LIMIT,
+    RESIDUAL,
+    few_numbers,
+    fitted,
+    line_key,
+    new_figure,
+    patch_key,
+    save_png,
+    score_axis,
+    time_axis,
+    title,
+    whole_numbers,
+)
 from trainer.evaluate import Evaluation
 from trainer.plot_data import liveliest_row, spans, stretch_around, thinned, with_gaps, worst_sensors
 
@@ -27,14 +37,7 @@ MOST_ASSETS = 12
 _SENSORS_PER_PAGE = 4
 _ASSETS_PER_PAGE = 6
 _BINS = 60
-_TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 1e4, 1e5, 1e6)
 _INCHES_WIDE = 13.0
-_DPI = 110
-_DAY = 86400.0
-
-# Told apart by colour-blind eyes too.
-_ACTUAL, _FORECAST, _RESIDUAL, _LIMIT = "#2f3640", "#e07000", "#0072b2", "#c0182a"
-_ALARM, _LABEL = "#c0182a", "#a9cdea"
 
 
 def prepare_directory(directory: Path) -> None:
@@ -109,43 +112,42 @@ def _save(directory: Path, command: str, figures: Sequence[tuple[str, Any]]) -> 
     paths = []
     for name, figure in figures:
         paths.append(directory / f"{command}_{name}.png")
-        FigureCanvasAgg(figure).print_png(paths[-1])
+        save_png(figure, paths[-1])
     return tuple(paths)
 
 
-def _figure(title: str, inches_high: float) -> Any:
-    figure = Figure(figsize=(_INCHES_WIDE, inches_high), dpi=_DPI, layout="constrained")
-    figure.suptitle(title, fontsize=13, x=0.01, ha="left", parse_math=False)
+def _figure(heading: str, inches_high: float) -> Any:
+    figure = new_figure(_INCHES_WIDE, inches_high)
+    figure.suptitle(heading, fontsize=13, x=0.01, ha="left", parse_math=False)
     return figure
-
-
-def _title(axes: Any, text: str, **style: str) -> None:
-    """Write a name as it is: a tag may hold dollar signs, which would be read as a formula."""
-    axes.set_title(text, loc="left", fontsize=10, parse_math=False, **style)
 
 
 def _learning(record: dict[str, Any]) -> Any:
     """Return the losses by epoch; the later block's begin with epoch 0, the ridge regression alone."""
     figure = _figure("Learning: loss by epoch", 5.5)
-    axes = figure.subplots()
+    learning_panel(figure.subplots(), record)
+    return figure
+
+
+def learning_panel(axes: Any, record: dict[str, Any]) -> None:
+    """Draw the losses of the manifest's record of training."""
     losses, later, best = record["losses"], record["stop_losses"], record["best_epoch"]
-    axes.plot(range(1, len(losses) + 1), losses, ".-", color=_RESIDUAL, label="training block")
+    axes.plot(range(1, len(losses) + 1), losses, ".-", color=RESIDUAL, label="training block")
     axes.plot(
-        range(len(later)), later, ".-", color=_FORECAST, label="early-stopping block (later, not learnt from)"
+        range(len(later)), later, ".-", color=FORECAST, label="early-stopping block (later, not learnt from)"
     )
     kept = f"kept: epoch {best}" if best else "kept: the ridge regression alone (epoch 0)"
     axes.plot(
-        [best], [later[best]], "o", ms=11, mfc="none", mec=_LIMIT, mew=2, label=f"{kept}, {later[best]:.4g}"
+        [best], [later[best]], "o", ms=11, mfc="none", mec=LIMIT, mew=2, label=f"{kept}, {later[best]:.4g}"
     )
-    axes.axvline(best, color=_LIMIT, lw=0.8, ls=":")
+    axes.axvline(best, color=LIMIT, lw=0.8, ls=":")
     if max(*losses, *later, 0) > 10 * min((*losses, *later)) > 0:
         axes.set_yscale("log")
     axes.set_xlabel("epoch (0 is the linear part before the LSTM has learnt anything)")
     axes.set_ylabel("mean square error (scaled units)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes.xaxis)
     axes.grid(alpha=0.3)
     axes.legend()
-    return figure
 
 
 def _score_pages(found: Evaluation, manifest: Manifest) -> Iterator[Any]:
@@ -164,27 +166,24 @@ def _score_pages(found: Evaluation, manifest: Manifest) -> Iterator[Any]:
         page = shown[at : at + _ASSETS_PER_PAGE]
         figure = _figure(f"Score over time{left_out}: the threshold 1.0 is {meaning}", 2.6 * len(page) + 2.2)
         for axes, number in zip(figure.subplots(len(page), 1, squeeze=False)[:, 0], page, strict=True):
-            _score_panel(axes, found, np.flatnonzero(found.asset == number))
-            _title(axes, f"{found.assets[number]}: highest score {_figures(peaks[number])}")
+            score_panel(axes, found, np.flatnonzero(found.asset == number))
+            title(axes, f"{found.assets[number]}: highest score {_figures(peaks[number])}")
         rows = np.flatnonzero(np.isin(found.asset, page))
-        _legend(figure, found, rows, (("score", _RESIDUAL, "-"), ("threshold", _LIMIT, "--")))
+        _legend(figure, found, rows, (("score", RESIDUAL, "-"), ("threshold", LIMIT, "--")))
         yield figure
 
 
-def _score_panel(axes: Any, found: Evaluation, rows: Int64) -> None:
+def score_panel(axes: Any, found: Evaluation, rows: Int64) -> None:
+    """Draw the score of one asset's rows, shaded where it is in alarm or labelled."""
     _shade(axes, found, rows)
     time, score = thinned(*with_gaps(found.time[rows], found.score[rows], found.interval))
-    axes.plot(time / _DAY, score, color=_RESIDUAL, lw=0.9)
-    axes.axhline(1.0, color=_LIMIT, ls="--", lw=1.2)
+    axes.plot(time / DAY, score, color=RESIDUAL, lw=0.9)
+    axes.axhline(1.0, color=LIMIT, ls="--", lw=1.2)
     top = max(1.2, float(np.nanmax(np.append(score, 0.0))))
-    if top > 6:
-        axes.set_yscale("symlog", linthresh=2.0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_yticks([tick for tick in _TICKS if tick <= top])
-    axes.set_ylim(0, top * (1.15 if top <= 6 else 1.8))
+    score_axis(axes, top)
     axes.set_ylabel("score")
     axes.grid(alpha=0.3)
-    _time_axis(axes)
+    time_axis(axes)
 
 
 def _forecast_pages(
@@ -195,25 +194,26 @@ def _forecast_pages(
     pages = [sensors[at : at + _SENSORS_PER_PAGE] for at in range(0, len(sensors), _SENSORS_PER_PAGE)]
     for number, page in enumerate(pages, 1):
         high = math.ceil(len(page) / 2)
-        title = f"Forecast one tick ahead against actual, {where} ({found.assets[found.asset[rows[0]]]})"
-        title += _of_how_many(sensors, manifest) + (
+        heading = f"Forecast one tick ahead against actual, {where} ({found.assets[found.asset[rows[0]]]})"
+        heading += _of_how_many(sensors, manifest) + (
             f", page {number} of {len(pages)}" if len(pages) > 1 else ""
         )
-        figure = _figure(title, 4.3 * high + 1.0)
+        figure = _figure(heading, 4.3 * high + 1.0)
         grid = figure.add_gridspec(2 * high, 2, height_ratios=[2, 1] * high)
         for place, sensor in enumerate(page):
             row, column = divmod(place, 2)
             upper = figure.add_subplot(grid[2 * row, column])
             lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
-            _forecast_panel(upper, lower, found, manifest, sensor, rows)
-        keys = (("actual", _ACTUAL, "-"), ("forecast", _FORECAST, "-"), ("residual", _RESIDUAL, "-"))
+            forecast_panel(upper, lower, found, manifest, sensor, rows)
+        keys = (("actual", ACTUAL, "-"), ("forecast", FORECAST, "-"), ("residual", RESIDUAL, "-"))
         _legend(figure, found, rows, keys)
         yield figure
 
 
-def _forecast_panel(
+def forecast_panel(
     upper: Any, lower: Any, found: Evaluation, manifest: Manifest, sensor: int, rows: Int64
 ) -> None:
+    """Draw one sensor's actual and forecast readings, and the residual below."""
     spec = manifest.sensors[sensor]
     cells = np.stack([found.values[rows, sensor], found.forecast[rows, sensor]], axis=1)
     time, cells = with_gaps(found.time[rows], cells, found.interval)
@@ -221,47 +221,47 @@ def _forecast_panel(
     for axes in (upper, lower):
         _shade(axes, found, rows)
         axes.grid(alpha=0.3)
-    upper.plot(time / _DAY, actual, color=_ACTUAL, lw=1.6)
-    upper.plot(time / _DAY, expected, color=_FORECAST, lw=0.9)
-    lower.plot(time / _DAY, actual - expected, color=_RESIDUAL, lw=0.9)
-    lower.axhline(0.0, color=_ACTUAL, lw=0.6)
+    upper.plot(time / DAY, actual, color=ACTUAL, lw=1.6)
+    upper.plot(time / DAY, expected, color=FORECAST, lw=0.9)
+    lower.plot(time / DAY, actual - expected, color=RESIDUAL, lw=0.9)
+    lower.axhline(0.0, color=ACTUAL, lw=0.6)
     for axes in (upper, lower):
         axes.margins(y=0.12)  # the band of alarms along the top must hide nothing
-    _title(upper, _fitted(spec.name, 64), fontweight="bold")
+    title(upper, fitted(spec.name, 64), fontweight="bold")
     upper.set_ylabel(spec.unit or "reading")
     lower.set_ylabel(f"residual{f' ({spec.unit})' if spec.unit else ''}")
     upper.tick_params(labelbottom=False)
-    _time_axis(lower)
+    time_axis(lower)
 
 
 def _residuals(found: Evaluation, manifest: Manifest, sensors: Sequence[int]) -> Any:
     high = math.ceil(len(sensors) / 3)
-    title = f"Residuals (actual minus forecast){_of_how_many(sensors, manifest)}"
-    figure = _figure(title, 2.7 * high + 1.0)
+    heading = f"Residuals (actual minus forecast){_of_how_many(sensors, manifest)}"
+    figure = _figure(heading, 2.7 * high + 1.0)
     grid = figure.add_gridspec(high, 3)
     faulty = np.zeros(len(found.time), np.bool_) if found.labels is None else found.labels > 0
     for place, sensor in enumerate(sensors):
         axes = figure.add_subplot(grid[divmod(place, 3)])
         residual = found.values[:, sensor].astype(np.float64) - found.forecast[:, sensor]
         known, spec = np.isfinite(residual), manifest.sensors[sensor]
-        _title(axes, _fitted(spec.name, 38), fontweight="bold")
+        title(axes, fitted(spec.name, 38), fontweight="bold")
         axes.set_xlabel(
             f"residual, {spec.unit}" if spec.unit else "residual, in the sensor's unit", fontsize=8
         )
         if place % 3 == 0:
             axes.set_ylabel("share of samples, %")
-        _distribution(axes, residual[known & ~faulty], residual[known & faulty])
+        distribution_panel(axes, residual[known & ~faulty], residual[known & faulty])
     handles = [
-        Patch(color=_RESIDUAL, alpha=0.45, label="not labelled" if faulty.any() else "measured"),
-        _key("normal distribution of the same middle half", _FORECAST, "--"),
+        patch_key("not labelled" if faulty.any() else "measured", RESIDUAL, 0.45),
+        line_key("normal distribution of the same middle half", FORECAST, "--"),
     ]
     if faulty.any():
-        handles.append(_key("labelled as a fault", _LIMIT, "-"))
+        handles.append(line_key("labelled as a fault", LIMIT, "-"))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)
     return figure
 
 
-def _distribution(axes: Any, residual: Float64, faulty: Float64) -> None:
+def distribution_panel(axes: Any, residual: Float64, faulty: Float64) -> None:
     """Draw the shares of the residuals within five widths of the middle; the text says how many lie further out."""
     if not len(residual):
         axes.text(0.5, 0.5, "no residual", ha="center", transform=axes.transAxes)
@@ -270,16 +270,16 @@ def _distribution(axes: Any, residual: Float64, faulty: Float64) -> None:
     # A sensor at rest most of the time has a middle half without width.
     width = max((high - low) / 1.349, float(residual.std()) / 10, 1e-9 * max(1.0, abs(middle)))
     edges = np.linspace(middle - 5 * width, middle + 5 * width, _BINS + 1)
-    axes.stairs(_shares(residual, edges), edges, fill=True, color=_RESIDUAL, alpha=0.45)
+    axes.stairs(_shares(residual, edges), edges, fill=True, color=RESIDUAL, alpha=0.45)
     if len(faulty):
-        axes.stairs(_shares(faulty, edges), edges, color=_LIMIT, lw=1.0)
+        axes.stairs(_shares(faulty, edges), edges, color=LIMIT, lw=1.0)
     bell = np.exp(-0.5 * ((edges - middle) / width) ** 2) / (width * math.sqrt(2 * math.pi))
-    axes.plot(edges, 100.0 * (edges[1] - edges[0]) * bell, color=_FORECAST, ls="--", lw=1.1)
+    axes.plot(edges, 100.0 * (edges[1] - edges[0]) * bell, color=FORECAST, ls="--", lw=1.1)
     beyond = 100.0 - float(_shares(residual, edges).sum())
     text = f"mean {residual.mean():+.3g}\nRMSE {math.sqrt(float(np.mean(residual**2))):.3g}"
     text += f"\nbeyond the edges {beyond:.2g} %" if beyond > 1e-9 else ""
     axes.text(0.98, 0.95, text, ha="right", va="top", fontsize=8, transform=axes.transAxes)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    few_numbers(axes.xaxis)
     axes.grid(alpha=0.3)
 
 
@@ -297,38 +297,21 @@ def _shade(axes: Any, found: Evaluation, rows: Int64) -> None:
     """Shade the labelled time over the whole height and the alarms as a band along the top."""
     labels = None if found.labels is None else found.labels[rows] > 0
     for flag, band, style in (
-        (labels, (0.0, 1.0), {"color": _LABEL, "alpha": 0.55}),
-        (found.alarm[rows], (0.94, 0.06), {"color": _ALARM}),
+        (labels, (0.0, 1.0), {"color": LABEL, "alpha": 0.55}),
+        (found.alarm[rows], (0.94, 0.06), {"color": ALARM}),
     ):
         if flag is not None and flag.any():
-            runs = spans(found.time[rows] / _DAY, flag, found.interval / _DAY)
+            runs = spans(found.time[rows] / DAY, flag, found.interval / DAY)
             axes.broken_barh(runs, band, transform=axes.get_xaxis_transform(), lw=0, zorder=0.5, **style)
 
 
-def _time_axis(axes: Any) -> None:
-    locator = AutoDateLocator(minticks=3, maxticks=8)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.set_xlabel("time (UTC)", fontsize=8)
-    axes.margins(x=0.01)
-
-
-def _key(name: str, colour: str, style: str) -> Any:
-    return Line2D([], [], color=colour, ls=style, label=name)
-
-
 def _legend(figure: Any, found: Evaluation, rows: Int64, keys: Sequence[tuple[str, str, str]]) -> None:
-    handles = [_key(*key) for key in keys]
+    handles = [line_key(*key) for key in keys]
     if found.alarm[rows].any():
-        handles.append(Patch(color=_ALARM, label="in alarm"))
+        handles.append(patch_key("in alarm", ALARM))
     if found.labels is not None and found.labels[rows].any():
-        handles.append(Patch(color=_LABEL, alpha=0.55, label="labelled as a fault"))
+        handles.append(patch_key("labelled as a fault", LABEL, 0.55))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)
-
-
-def _fitted(name: str, most: int) -> str:
-    """Take the middle out of a long name: what tells tags of a plant apart stands at their ends."""
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
 
 
 def _figures(value: float) -> str:

@@ -321,13 +321,14 @@ def _trained(found: Recalibration, cleaned: Cleaned) -> dict[str, Any]:
 def _metrics(found: Recalibration) -> dict[str, Any]:
     """Return the forecast's figures on the rows that calibrated, in scaled units."""
     samples, manifest = found.history.samples, found.source.manifest
-    values, forecast = samples.values, found.found.forecast
+    chosen = manifest.layout.forecast
+    values, forecast = samples.values[:, chosen], found.found.forecast[:, chosen]
     previous = np.vstack([np.full((1, values.shape[1]), np.nan, np.float32), values[:-1]])
     previous[np.flatnonzero(np.diff(samples.asset, prepend=samples.asset[:1]))] = np.nan
     known = found.history.held_out & np.isfinite(forecast).all(axis=1)
     mask = np.isfinite(values[known]) & np.isfinite(previous[known])
     skill = forecast_skill(
-        values[known], forecast[known], previous[known], mask, manifest.scaling.scale,
-        list(manifest.sensor_names),
+        values[known], forecast[known], previous[known], mask, manifest.scaling.scale[chosen],
+        [manifest.sensor_names[place] for place in chosen],
     )  # fmt: skip
     return {"rmse": skill["rmse"], "mae": skill["mae"], "persistence_rmse": skill["persistence_rmse"]}

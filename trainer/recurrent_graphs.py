@@ -73,7 +73,7 @@ class _RecurrentGraph:
         raise NotImplementedError
 
     def _head_weights(self) -> tuple[str, str]:
-        """Return highway and head as one product of values, averages and the last layer's output."""
+        """Return highway and head as one product of values, averages, context and the last layer's output."""
         highway: Float32 = self._weights.highway
         kernel = self._constant("head_kernel", np.concatenate([highway[:-1], self._weights.head_kernel]))
         return kernel, self._constant("head_bias", highway[-1] + self._weights.head_bias)
@@ -99,9 +99,9 @@ class _StepGraph(_RecurrentGraph):
         sizes = [size for units in spec.units for size in (units, units)] + [spec.sensors] * len(spec.spans)
         names = [f"{part}_{n}" for n in layers for part in "hc"] + [f"ewma_{span}" for span in spec.spans]
         self._node("Split", ["state", self._constant("state_sizes", sizes)], names, axis=1)
-        self._node(
-            "Split", ["input", self._constant("halves", [spec.sensors] * 2)], ["values", "mask"], axis=1
-        )
+        parts = [spec.sensors, spec.sensors, spec.context][: 3 if spec.context else 2]
+        names_of_parts = ["values", "mask", "context"][: len(parts)]
+        self._node("Split", ["input", self._constant("parts", parts)], names_of_parts, axis=1)
         below = "input"
         for number in layers:
             self._lstm(number, below)
@@ -138,7 +138,8 @@ class _StepGraph(_RecurrentGraph):
         spec = self._weights.spec
         kernel, offset = self._head_weights()
         shape = self._constant("shape", [-1, spec.horizons, spec.sensors, spec.parameters])
-        read = ["values", *(f"next_ewma_{span}" for span in spec.spans), hidden]
+        context = ["context"] if spec.context else []
+        read = ["values", *(f"next_ewma_{span}" for span in spec.spans), *context, hidden]
         self._node("Concat", read, ["read"], axis=1)
         self._node("Gemm", ["read", kernel, offset], ["flat"])
         self._node("Reshape", ["flat", shape], ["forecast"])
@@ -161,6 +162,9 @@ class _ChunkGraph(_RecurrentGraph):
         self._node("Transpose", ["input"], ["ticks"], perm=[1, 0, 2])
         last = self._constant("last_axis", [2])
         self._node("Slice", ["ticks", "first", self._constant("width", [spec.sensors]), last], ["values"])
+        if spec.context:
+            ends = self._constant("mask_end", [2 * spec.sensors]), self._constant("input_end", [spec.inputs])
+            self._node("Slice", ["ticks", *ends, last], ["context"])
         below = "ticks"
         for number in layers:
             self._lstm(number, below)
@@ -215,7 +219,8 @@ class _ChunkGraph(_RecurrentGraph):
         spec = self._weights.spec
         kernel, offset = self._head_weights()
         shape = self._constant("shape", [0, 0, spec.horizons, spec.sensors, spec.parameters])
-        self._node("Concat", ["values", "averages", below], ["read"], axis=2)
+        context = ["context"] if spec.context else []
+        self._node("Concat", ["values", "averages", *context, below], ["read"], axis=2)
         self._node("MatMul", ["read", kernel], ["product"])
         self._node("Add", ["product", offset], ["flat"])
         self._node("Transpose", ["flat"], ["in_batches"], perm=[1, 0, 2])

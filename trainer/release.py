@@ -14,6 +14,8 @@ from edge_agent.contract.types import Bool, Float32, Float64, Samples
 from edge_agent.detector import golden_samples, open_detector
 from trainer.cleaning import Cleaned
 
+WEIGHTS = "weights.npz"
+"""Of a bundle: the forecaster's weights, for `trainer explain`; the agent reads graphs only."""
 GOLDEN_SCORED = 32
 MODES = ("step", "window")
 

@@ -62,7 +62,7 @@ def ordinary_samples(plan: Plan) -> Bool:
 
     What an operator marked as a false alarm never does.
     """
-    u, present = _standardised(_residuals(plan), ~plan.scaling.constant)
+    u, present = _standardised(_residuals(plan), ~plan.scaling.constant[plan.layout.forecast])
     known = np.flatnonzero(present.any(axis=1))
     keep = np.ones(len(u), np.bool_)
     if len(known) <= u.shape[1]:

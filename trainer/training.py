@@ -78,12 +78,13 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         return math.ceil(self._count / self._options.batch_size)
 
     def __getitem__(self, index: int) -> tuple[Float32, Float32]:
-        """Return inputs (B, T, 2F), and targets beside their weights (B, T, 2 * H * F)."""
+        """Return inputs (B, T, 2F + X), and targets beside their weights (B, T, 2 * H * F)."""
         size = self._options.batch_size
         numbers = self._numbers[index * size : (index + 1) * size]
         inputs = self._source.inputs(numbers)
         if self._rng is not None:
-            inputs = mask_cells(inputs, self._options.masked_ratio, self._rng)
+            sensors = self._source.segments.values.shape[1]
+            inputs = mask_cells(inputs, self._options.masked_ratio, self._rng, sensors)
         targets, weights = self._source.targets(numbers)
         weights[:, : min(_UNCOUNTED_STEPS, self._source.length // 2)] = 0.0
         return inputs, np.concatenate([targets, weights], axis=2)

@@ -19,6 +19,7 @@ from edge_agent.contract.drift import DriftModel
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.grid import Axis
+from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.off_condition import OffCondition, broken_off_condition
 from edge_agent.contract.scaling import Scaling
 from edge_agent.contract.scoring import ASPECTS, ScoringModel
@@ -72,7 +73,7 @@ class Manifest:
         sampling_interval_seconds, phase_seconds: the grid.
         window_length: T, ticks.
         horizons: ticks ahead, ascending; scoring uses the first.
-        inputs: in order, each `sensor:NAME` or `missing:NAME`.
+        inputs: in order, each `sensor:NAME`, `missing:NAME`, `exogenous:NAME` or `calendar:NAME`, see `inputs.py`.
         head: what the outputs mean, `point`.
         architecture: facts on the network, for people.
         state_size: width of the step graph's packed state.
@@ -85,6 +86,7 @@ class Manifest:
         alarm_rules: when alarms open and close.
         off_condition: when the machine is off and has no score; None where it always has.
         drift: batches of normal operation, by which drift is judged; None where the history was too short.
+        time_zone: whose clock the calendar inputs follow.
         trained: training range, rows, fingerprint of the data, versions.
         metrics: on held-out data.
         parity: largest deviations between the graphs.
@@ -113,6 +115,7 @@ class Manifest:
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
     off_condition: OffCondition | None = None
     drift: DriftModel | None = None
+    time_zone: str = "UTC"
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
@@ -140,6 +143,18 @@ class Manifest:
     def sensor_names(self) -> tuple[str, ...]:
         """Return the sensors' names in order."""
         return tuple(sensor.name for sensor in self.sensors)
+
+    @property
+    def layout(self) -> InputLayout:
+        """Return what the forecaster reads; sensors that are exogenous are neither forecast nor scored.
+
+        Raises:
+            ValueError: `inputs` are not what this program lays out.
+        """
+        try:
+            return InputLayout.read(self.inputs, self.sensor_names, self.axis, self.time_zone)
+        except ValueError as error:
+            raise ValueError(f"inputs: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -278,6 +293,7 @@ def _check(manifest: Manifest) -> None:
     ):
         if value <= 0:
             raise ValueError(f"{name}: must be above 0")
+    _ = manifest.layout
     if manifest.adaptation not in POLICIES:
         raise ValueError(f"adaptation: must be one of {', '.join(POLICIES)}")
     if manifest.drift is not None:

@@ -66,6 +66,19 @@ class OffCondition:
         before = np.concatenate([settling[:, None], left[:, :-1]], axis=1)
         return now, left, now | (before > 0)
 
+    def resting(self, reading: Float32) -> Bool:
+        """Return (n,) which samples of one asset, in their order, are to have no score: what `follow` says of each.
+
+        Args:
+            reading: (n,) of the sensor, engineering units; NaN where missing.
+        """
+        known = np.isfinite(reading)
+        said = COMPARISONS[self.comparison](reading, np.float32(self.value)) & known
+        last = np.maximum.accumulate(np.where(known, np.arange(len(reading)), -1))
+        off = (last >= 0) & said[np.maximum(last, 0)]
+        stopped = np.maximum.accumulate(np.where(off, np.arange(len(reading)), -self.settle_ticks - 1))
+        return np.asarray(np.arange(len(reading)) - stopped <= self.settle_ticks)
+
 
 def parse_off_condition(text: str, settle_ticks: int = 0) -> OffCondition:
     """Return the condition that a person wrote as `sensor comparison value`.

@@ -1,4 +1,7 @@
-"""Per-sensor centre and scale, with a floor so that an almost constant sensor is not blown up into noise."""
+"""Per-sensor centre and scale, with a floor so that an almost constant sensor is not blown up into noise.
+
+Zero has to be an ordinary value in every scaling: hidden states and averages begin there.
+"""
 
 from dataclasses import dataclass
 
@@ -12,8 +15,8 @@ class Scaling:
     """`scaled = (value - centre) / scale`.
 
     Attributes:
-        centre: (F,) mean, engineering units.
-        scale: (F,) standard deviation, never under `max(2 % of range, 1e-3 |mean|, 1e-6)`.
+        centre: (F,) engineering units, see `METHODS`.
+        scale: (F,) never under `max(2 % of range, 1e-3 |centre|, 1e-6)`.
         minimum: (F,) smallest value seen.
         maximum: (F,) largest value seen.
         constant: (F,) sensors that never moved.
@@ -34,12 +37,34 @@ class Scaling:
         return np.asarray(scaled * self.scale + self.centre, np.float32)
 
 
-def fit_scaling(values: Float32) -> Scaling:
-    """Fit on values (n, F) of the fit block; NaN cells do not count, and every column has a finite value."""
-    wide = values.astype(np.float64)
-    centre = np.nanmean(wide, axis=0)
-    minimum, maximum = np.nanmin(wide, axis=0), np.nanmax(wide, axis=0)
+METHODS = ("standard", "robust", "minmax")
+"""Mean and standard deviation; median and interquartile range over that of a normal distribution with scale 1; middle
+of the range and half of it, which maps the range onto -1 to 1."""
+_NORMAL_QUARTILES = 1.3489795003921634
+"""Interquartile range of a normal distribution with standard deviation 1."""
+
+
+def fit_scaling(values: Float32, method: str = "standard") -> Scaling:
+    """Fit on values (n, F) of the fit block; NaN cells do not count, and every column has a finite value.
+
+    Args:
+        values: engineering units.
+        method: one of `METHODS`.
+    """
+    columns = [_scale_of(values[:, place], method) for place in range(values.shape[1])]
+    centre, scale, minimum, maximum = np.asarray(columns, np.float64).reshape(-1, 4).T
     span = maximum - minimum
     floor = np.maximum.reduce([0.02 * span, 1e-3 * np.abs(centre), np.full_like(centre, 1e-6)])
-    scale = np.maximum(np.nanstd(wide, axis=0), floor)
-    return Scaling(centre, scale, minimum, maximum, np.asarray(span == 0.0))
+    return Scaling(centre, np.maximum(scale, floor), minimum, maximum, np.asarray(span == 0.0))
+
+
+def _scale_of(column: Float32, method: str) -> tuple[float, float, float, float]:
+    """Return centre, scale, minimum and maximum of one column: one at a time, as a history's float64 copy is large."""
+    wide = column[np.isfinite(column)].astype(np.float64)
+    low, high = float(wide.min()), float(wide.max())
+    if method == "minmax":
+        return (low + high) / 2.0, (high - low) / 2.0, low, high
+    if method == "robust":
+        first, middle, third = np.quantile(wide, (0.25, 0.5, 0.75)).tolist()
+        return middle, (third - first) / _NORMAL_QUARTILES, low, high
+    return float(wide.mean()), float(wide.std()), low, high

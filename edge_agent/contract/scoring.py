@@ -43,6 +43,12 @@ LEAST_DEVIATION = 0.3
 """Of the 0.99 quantile: what is usual of late is never smaller, however quiet the machine became."""
 BIAS_GATE = 2.0
 """A sensor whose smoothed level is farther away than this is not learnt from: nothing is learnt inside an alarm."""
+OFFSET_GATE = 3.0
+"""Deviations of the longest average of a residual, the usual limit of an EWMA chart, up to which its forecast is soon
+corrected. Forecasts of a machine whose sensors wander are a little off for good, which is what long averages of
+residuals see best: without a correction its normal operation hides ten times larger faults (docs/decisions/0014)."""
+OFFSET_PACE = 0.1
+"""Of the usual pace beyond that: a fault of hours is hardly learnt, and an asset that begins far off soon is not."""
 BASELINE_SPAN = 15
 """The longest span that an accepted baseline is taken from."""
 FARTHEST = 1.0 - 1e-6
@@ -191,8 +197,8 @@ class ScoringState(Averages):
     """Averages of all assets, one row per asset.
 
     Attributes:
-        offset: (A, 1, F) residuals that were accepted as normal, standard deviations.
-        lesson: (A, 1, F) sum of the levels that the bias is still to learn of.
+        offset: (A, 1, F) how far the forecasts have slowly come off, or were accepted to be, standard deviations.
+        lesson: (A, 2, F) sums of the levels that the bias, and of the residuals that the offset is still to learn of.
         stretch: (A,) which `BIAS_TICKS` ticks of the grid they are of, `UNSET` before the first.
     """
 
@@ -216,7 +222,7 @@ class ScoringState(Averages):
             np.zeros(assets, np.int64),
             np.ones((assets, 2, sensors)),
             np.zeros(single),
-            np.zeros(single),
+            np.zeros((assets, 2, sensors)),
             np.full(assets, UNSET),
         )
 
@@ -244,7 +250,10 @@ class Scorer:
         self.model = model
         self._deviation = deviation(model.spans)[None, :, None]
         self._per_deviation = 1.0 / deviation(model.spans)
-        self._bias_gain = _bias_gain(max(model.spans))
+        # Sensors wander apart from each other: one that is forecast from itself alone is followed by its forecast.
+        learns = np.array([[1.0], [np.count_nonzero(model.judged) > 1]])
+        self._bias_gain = _bias_gain(max(model.spans)) * learns
+        self._offset_gate = OFFSET_GATE * float(deviation([max(model.spans)])[0])
         self._margin = range_margin(model.low, model.high)
         self._residual = Mahalanobis(model.residual_correlation, model.judged)
         self._level = Mahalanobis(model.level_correlation, model.judged)
@@ -281,33 +290,33 @@ class Scorer:
             level: (B, L, F) scaled units.
             present: (B, L, F) which cells count; None is all.
             tick: (B, L).
-            taught: (B,) whose levels teach the bias; None is all.
+            taught: (B,) whose levels teach the bias, and whose residuals the offset; None is all.
         """
         stretch = tick // BIAS_TICKS
         parts = []
         for first, end in self._stretches(state, stretch):
-            self._learn_bias(state, stretch[:, first])
+            self._learn(state, stretch[:, first])
             part = slice(first, end)
             seen = None if present is None else present[:, part]
             parts.append(self._follow_stretch(state, residual[:, part], level[:, part], seen, taught))
         return _side_by_side(parts, len(tick))
 
     def _stretches(self, state: ScoringState, stretch: Int64) -> list[tuple[int, int]]:
-        """Return first and end of the parts of L columns (B, L) in which no asset's bias changes but at the first."""
+        """Return first and end of the parts of L columns (B, L) in which no asset learns but before the first."""
         ticks = stretch.shape[1]
         if ticks == 1:
             return [(0, 1)]
         cuts = np.flatnonzero((stretch[:, 1:] != stretch[:, :-1]).any(axis=0)) + 1
         return list(pairwise((0, *cuts.tolist(), ticks)))
 
-    def _learn_bias(self, state: ScoringState, stretch: Int64) -> None:
-        """Let the bias of assets (B,) learn of the stretch that is over; within its bounds, or back to them."""
+    def _learn(self, state: ScoringState, stretch: Int64) -> None:
+        """Let bias and offset of assets (B,) learn of the stretch that is over."""
         over = stretch != state.stretch
         if not np.count_nonzero(over):
             return
-        bias = state.bias[over]
-        drifted = bias + self._bias_gain * state.lesson[over]
-        state.bias[over] = np.clip(drifted, np.minimum(bias, -BIAS_BOUND), np.maximum(bias, BIAS_BOUND))
+        lesson = self._bias_gain * state.lesson[over]
+        state.bias[over] = _moved(state.bias[over], lesson[:, :1])
+        state.offset[over] = _moved(state.offset[over], lesson[:, 1:])
         state.lesson[over] = 0.0
         state.stretch[over] = stretch[over]
 
@@ -332,17 +341,12 @@ class Scorer:
         before = state.window
         ticks = level.shape[1]
         smoothed = averages.follow(state.level, v, present)
-        calm: Bool = np.abs(smoothed[:, :, len(model.spans) - 1]) < BIAS_GATE
-        if present is not None:
-            calm &= present
-        if taught is not None:
-            calm &= taught[:, None, None]
-        lesson = v * calm
-        state.lesson += lesson if ticks == 1 else lesson.sum(axis=1, keepdims=True)
+        missed = averages.follow(state.residual, u, present)
+        self._remember_lessons(state, u, v, missed, smoothed, present, taught)
         heard = state.heard[:, None] + np.arange(1, ticks + 1)
         np.minimum(heard, WINDOW, out=heard)
         found = Averages(
-            _rows(averages.follow(state.residual, u, present)),
+            _rows(missed),
             _rows(smoothed),
             _rows(self._excess(state, level, present)),
             state.bias.copy() if ticks == 1 else np.repeat(state.bias, ticks, axis=0),
@@ -355,6 +359,29 @@ class Scorer:
             array = getattr(found, name)
             getattr(state, name)[...] = array if ticks == 1 else array[last]
         return found
+
+    def _remember_lessons(
+        self,
+        state: ScoringState,
+        u: Float64,
+        v: Float64,
+        missed: Float64,
+        smoothed: Float64,
+        present: Bool | None,
+        taught: Bool | None,
+    ) -> None:
+        """Add up what bias and offset are to learn of levels `v` and residuals `u` (B, L, F) with these averages."""
+        longest = len(self.model.spans) - 1
+        calm: Bool = np.abs(smoothed[:, :, longest]) < BIAS_GATE
+        if present is not None:
+            calm &= present
+        if taught is not None:
+            calm &= taught[:, None, None]
+        away = np.abs(missed[:, :, longest])
+        pace = np.where(away < self._offset_gate, 1.0, OFFSET_PACE)
+        pace *= calm & (away < BIAS_GATE)
+        for place, lesson in enumerate((v * calm, u * pace)):
+            state.lesson[:, place] += lesson[:, 0] if lesson.shape[1] == 1 else lesson.sum(axis=1)
 
     def _excess(self, state: ScoringState, level: Float32 | Float64, present: Bool | None) -> Float64:
         """Return (B, L, 1, F) the smoothed range excess; that of a silent sensor fades."""
@@ -542,6 +569,11 @@ def _standardised(values: Float32 | Float64, rate: Float32, shift: Float64) -> F
     np.subtract(found, shift, out=found, casting="same_kind")
     np.tanh(found, out=found)
     return np.multiply(found, BOUND, dtype=np.float64)
+
+
+def _moved(before: Float64, lesson: Float64) -> Float64:
+    """Return a bias or offset with what it has learnt, within its bounds, or no farther beyond them than before."""
+    return np.clip(before + lesson, np.minimum(before, -BIAS_BOUND), np.maximum(before, BIAS_BOUND))
 
 
 def _bias_gain(span: int) -> float:

@@ -140,13 +140,17 @@ class SensorGate:
         scaling = manifest.scaling
         self._minimum = scaling.minimum.astype(np.float32)
         self._maximum = scaling.maximum.astype(np.float32)
-        self._low, self._high = possible_range(scaling.minimum, scaling.maximum, scaling.constant)
+        # Nobody measures a command: it may stay away, and stay where it is, for as long as it likes.
+        exogenous = manifest.layout.is_exogenous
+        unknown = scaling.constant | exogenous
+        self._low, self._high = possible_range(scaling.minimum, scaling.maximum, unknown)
         configure_range(self._low, self._high, manifest.sensor_names, rules.ranges)
         self._silence = silence_limit(self._axis.interval, rules.stale_ticks, rules.stale_seconds)
         self._stale = stale_limits([one.longest_absence for one in self._sensors], self._silence)
+        self._stale[exogenous] = np.iinfo(self._stale.dtype).max
         self._hold = hold_limits([one.longest_hold for one in self._sensors])
         self._leap = leap_limits([one.largest_step for one in self._sensors])
-        span = np.where(scaling.constant, 0.0, scaling.maximum - scaling.minimum)
+        span = np.where(unknown, 0.0, scaling.maximum - scaling.minimum)
         self._spike = spike_limits([one.usual_spike for one in self._sensors], span)
         self._witnessed = witnessed(self._spike, np.asarray(span, np.float64))
         self._odd_step = np.minimum(self._leap, self._spike)

@@ -1,0 +1,392 @@
+"""Walk-forward cross-validation of the forecast: MAE and RMSE by sensor, fold and horizon, against simple contenders.
+
+In each fold the forecaster is fitted on what came before (its newest rows decide when training stops), and forecasts a
+block that it has never seen, from whole windows. All contenders of a fold are judged on the very same cells: those that
+were read, and of which each contender has a forecast.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.contract.errors import HistoryError
+from edge_agent.contract.types import Float32, Float64, Int64
+from edge_agent.forecaster import Forecaster
+from trainer.backend import keras
+from trainer.blocks import Cuts, Plan, make_plan
+from trainer.cleaning import Cleaned
+from trainer.dataset import SubSequences
+from trainer.export import export_recurrent
+from trainer.fit_options import FitOptions
+from trainer.learning import Learnt, learn
+from trainer.model import ForecasterWeights, build_window_model
+from trainer.naive import recognise_season, season_ago
+from trainer.progress import Progress
+from trainer.walk_forward import WalkForwardFold, walk_forward
+
+OfWindows = Callable[[Float32], Float32]
+CONTENDERS = ("forecaster", "ridge", "persistence", "seasonal")
+MOST_ORIGINS = 20_000
+"""Forecasts of a fold, evenly spaced: more would not change its figures."""
+BATCH = 256
+LEAST_GAIN = 0.01
+"""Of the ridge regression's RMSE: what an LSTM must save to be worth its training and its cost at the edge."""
+SURE = 2.0
+"""Standard errors over the folds by which the gain must stand above 0."""
+LEAST_SHARE = 0.5
+"""Of a fold's cells of which a season ago must be known, or the seasonal contender takes no part in it."""
+
+
+@dataclass(frozen=True)
+class CrossvalOptions:
+    """How to cross-validate.
+
+    Attributes:
+        folds: how many, at least 2.
+        scheme: one of `walk_forward.SCHEMES`.
+        season: ticks; None recognises a day or a week, 0 is none.
+        horizons: ticks ahead, 1 to so many.
+    """
+
+    folds: int = 5
+    scheme: str = "expanding"
+    season: int | None = None
+    horizons: int = 1
+
+
+@dataclass(frozen=True)
+class FoldFigures:
+    """What one fold found.
+
+    Attributes:
+        number: from 1.
+        trained, judged: samples that were fitted on and forecasts that were judged.
+        first_time, last_time: of the judged block, seconds since the epoch.
+        best_epoch: kept; 0 is the ridge regression alone.
+        cells: (H, F) how many counted.
+        square, absolute: (C, H, F) sums over the cells, engineering units; NaN for a contender that took no part.
+        scale: (F,) engineering units of a scaled unit.
+    """
+
+    number: int
+    trained: int
+    judged: int
+    first_time: float
+    last_time: float
+    best_epoch: int
+    cells: Int64
+    square: Float64
+    absolute: Float64
+    scale: Float64
+
+    def rmse(self, contender: int) -> float | None:
+        """Return a contender's RMSE over all sensors and horizons, scaled units; None where it took no part."""
+        return _root((self.square[contender] / self.scale**2).sum(), int(self.cells.sum()))
+
+    def mae(self, contender: int) -> float | None:
+        """Return a contender's MAE likewise."""
+        return _mean((self.absolute[contender] / self.scale).sum(), int(self.cells.sum()))
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """All folds.
+
+    Attributes:
+        sensors: names.
+        season: ticks, None where there is none.
+        folds: oldest first.
+    """
+
+    sensors: tuple[str, ...]
+    season: int | None
+    folds: tuple[FoldFigures, ...]
+
+    @property
+    def gains(self) -> list[float]:
+        """Return by what part of the ridge regression's RMSE the forecaster's is lower, fold by fold."""
+        pairs = [(fold.rmse(0), fold.rmse(1)) for fold in self.folds]
+        return [1.0 - ours / ridge for ours, ridge in pairs if ours is not None and ridge]
+
+    @property
+    def worth_it(self) -> bool:
+        """Return whether the LSTM gains at least `LEAST_GAIN`, and that surely, see `SURE`."""
+        gain, spread = _mean_and_spread(self.gains)
+        if gain is None or gain < LEAST_GAIN:
+            return False
+        return spread is None or gain > SURE * spread / math.sqrt(len(self.gains))
+
+    def verdict(self) -> str:
+        """Return in a sentence whether the LSTM is worth it, with its figure and the spread over the folds."""
+        gain, spread = _mean_and_spread(self.gains)
+        if gain is None:
+            return "nothing could be judged"
+        size = f"{abs(gain):.1%}" + (f" ± {spread:.1%}" if spread is not None else "")
+        side = "lower" if gain >= 0 else "higher"
+        found = f"over {len(self.gains)} folds the LSTM's RMSE is {size} {side} than that of the ridge regression alone"
+        if self.worth_it:
+            said = f"The LSTM is worth it: {found}."
+        else:
+            said = f"The LSTM is not worth it here: {found}; at least {LEAST_GAIN:.0%} would be needed" + (
+                f", {SURE:g} standard errors above 0." if gain >= LEAST_GAIN else "."
+            )
+        better = [f"{name} ({rmse:.4g})" for name, rmse in self._simpler_and_better()]
+        ours = self._overall(0)["rmse"]
+        return said + (f" Better than its {ours:.4g}: {', '.join(better)}." if better else "")
+
+    def _simpler_and_better(self) -> list[tuple[str, float]]:
+        """Return the contenders without a model whose mean RMSE is lower than the forecaster's."""
+        means = {name: self._overall(place)["rmse"] for place, name in enumerate(CONTENDERS)}
+        ours = means["forecaster"]
+        simple = ((name, means[name]) for name in ("persistence", "seasonal"))
+        return [
+            (name, rmse) for name, rmse in simple if rmse is not None and ours is not None and rmse < ours
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """Return the record that `--json` prints."""
+        gain, spread = _mean_and_spread(self.gains)
+        overall = {name: self._overall(place) for place, name in enumerate(CONTENDERS)}
+        return {
+            "rmse": overall["forecaster"]["rmse"],
+            "mae": overall["forecaster"]["mae"],
+            "persistence_rmse": overall["persistence"]["rmse"],
+            "contenders": overall,
+            "lstm_gain": gain,
+            "lstm_gain_spread": spread,
+            "lstm_worth_it": self.worth_it,
+            "verdict": self.verdict(),
+            "season_ticks": self.season,
+            "sensors": list(self.sensors),
+            "folds": [self._fold_record(fold) for fold in self.folds],
+        }
+
+    def _overall(self, place: int) -> dict[str, float | None]:
+        """Return the means over the folds and their spread."""
+        rmse, rmse_spread = _mean_and_spread([fold.rmse(place) for fold in self.folds])
+        mae, mae_spread = _mean_and_spread([fold.mae(place) for fold in self.folds])
+        return {"rmse": rmse, "rmse_spread": rmse_spread, "mae": mae, "mae_spread": mae_spread}
+
+    def _fold_record(self, fold: FoldFigures) -> dict[str, Any]:
+        return {
+            "fold": fold.number,
+            "trained_samples": fold.trained,
+            "judged_forecasts": fold.judged,
+            "first_time": fold.first_time,
+            "last_time": fold.last_time,
+            "best_epoch": fold.best_epoch,
+            **{
+                name: {"rmse": fold.rmse(place), "mae": fold.mae(place), "sensors": self._cells(fold, place)}
+                for place, name in enumerate(CONTENDERS)
+            },
+        }
+
+    def _cells(self, fold: FoldFigures, place: int) -> list[dict[str, Any]]:
+        """Return a contender's figures by horizon and sensor, engineering units."""
+        return [
+            {
+                "sensor": sensor,
+                "horizon": horizon + 1,
+                "samples": int(fold.cells[horizon, column]),
+                "rmse": _root(fold.square[place, horizon, column], int(fold.cells[horizon, column])),
+                "mae": _mean(fold.absolute[place, horizon, column], int(fold.cells[horizon, column])),
+            }
+            for horizon in range(fold.cells.shape[0])
+            for column, sensor in enumerate(self.sensors)
+        ]
+
+
+def cross_validate(
+    cleaned: Cleaned, options: FitOptions, wanted: CrossvalOptions, progress: Progress | None = None
+) -> CrossValidation:
+    """Cross-validate a forecaster.
+
+    Args:
+        cleaned: the history; nothing of it is joined over a gap.
+        options: how to fit.
+        wanted: how to cross-validate.
+        progress: told how it goes.
+
+    Raises:
+        HistoryError: the history is too short for so many folds.
+    """
+    progress = progress or Progress()
+    window = make_plan(cleaned, options, calibrated=False).spec.window_length
+    options = replace(options, window_length=window)
+    folds = list(walk_forward(cleaned, wanted.folds, window, wanted.scheme))
+    # On the first fold's training rows: no contender may know the rows that judge it.
+    season = recognise_season(folds[0].train) if wanted.season is None else wanted.season or None
+    found = [_judge(fold, cleaned, options, wanted, season, progress) for fold in folds]
+    return CrossValidation(cleaned.sensors, season, tuple(found))
+
+
+def _judge(
+    fold: WalkForwardFold,
+    cleaned: Cleaned,
+    options: FitOptions,
+    wanted: CrossvalOptions,
+    season: int | None,
+    progress: Progress,
+) -> FoldFigures:
+    """Fit the contenders of one fold, and forecast its test block with each."""
+    progress.stage(f"fold {fold.number} of {wanted.folds}", (options.epochs if options.units else 0) + 2)
+    keras.utils.clear_session()  # a process fits many models
+    plan = make_plan(_long_enough(fold, options), options, calibrated=False)
+    plan = replace(plan, spec=replace(plan.spec, horizons=wanted.horizons))
+
+    def on_epoch(_epoch: int, loss: float, later: float) -> None:
+        progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
+
+    learnt = _learn(plan, options, on_epoch)
+    ridge = _learn(plan, replace(options, units=()), on_epoch)
+    block = _Block(fold, plan, wanted.horizons)
+    forecasts: list[Float32 | None] = []
+    for one in (learnt, ridge):
+        forecasts.append(block.forecast(one))
+        progress.advance()
+    forecasts.append(np.repeat(block.newest[:, None], wanted.horizons, axis=1))
+    forecasts.append(None if season is None else block.season_ago(cleaned, season))
+    return block.figures(
+        forecasts, len(plan.segments(lambda cuts: [(0, cuts.rows)])), learnt.record["best_epoch"]
+    )
+
+
+def _long_enough(fold: WalkForwardFold, options: FitOptions) -> Cleaned:
+    """Return the assets that have as much history before the fold as a window needs."""
+    least = 2 * (options.window_length or 0) + 20
+    kept = tuple(one for one in fold.train.series if len(one.ticks) >= least)
+    if not kept:
+        raise HistoryError(
+            f"history too short: before fold {fold.number} no asset has {least} samples to fit on"
+        )
+    return replace(fold.train, series=kept)
+
+
+def _learn(plan: Plan, options: FitOptions, on_epoch: Any) -> Learnt:
+    fit = plan.segments(lambda cuts: cuts.fitted(0, cuts.stop))
+    later = plan.segments(lambda cuts: cuts.fitted(cuts.stop, cuts.held))
+    return learn(replace(plan.spec, units=options.units), fit, later, options, on_epoch)
+
+
+class _Block:
+    """The forecasts that judge one fold: origins in its test block, and what came after each.
+
+    Attributes:
+        newest: (n, F) the last sample that each forecast knows, scaled, held where missing.
+    """
+
+    def __init__(self, fold: WalkForwardFold, plan: Plan, horizons: int) -> None:
+        self._fold, self._plan = fold, plan
+        rows = tuple(Cuts(len(one.ticks), len(one.ticks), len(one.ticks)) for one in fold.test.series)
+        segments = replace(plan, cleaned=fold.test, cuts=rows).segments(lambda cuts: [(0, cuts.rows)])
+        self._windows = SubSequences(segments, plan.spec.window_length, horizons)
+        ticks = np.concatenate([one.ticks for one in fold.test.series])
+        asset = np.repeat(np.arange(len(rows)), [len(one.ticks) for one in fold.test.series])
+        numbers = np.arange(len(self._windows))
+        origin = self._windows.start_rows(numbers) + plan.spec.window_length - 1
+        judged = np.flatnonzero(ticks[origin + 1] >= fold.first_tick)
+        if not len(judged):
+            raise HistoryError(f"fold {fold.number} has no whole window without a gap; choose fewer --folds")
+        chosen = judged[
+            np.unique(np.linspace(0, len(judged) - 1, min(len(judged), MOST_ORIGINS)).astype(np.int64))
+        ]
+        self._numbers = numbers[chosen]
+        self._origin = origin[chosen]
+        self._target = ticks[self._origin[:, None] + 1 + np.arange(horizons)]
+        self._asset = asset[self._origin]
+        self.newest = segments.values[self._origin]
+
+    def forecast(self, learnt: Learnt) -> Float32:
+        """Return (n, H, F) scaled forecasts of a trained forecaster."""
+        of_windows = _stepped(learnt.weights) if learnt.model is None else _at_once(learnt.weights)
+        batches = (self._numbers[at : at + BATCH] for at in range(0, len(self._numbers), BATCH))
+        return np.concatenate([of_windows(self._windows.inputs(batch))[..., 0] for batch in batches])
+
+    def season_ago(self, cleaned: Cleaned, season: int) -> Float32:
+        """Return (n, H, F) scaled: what was read a season before, NaN where nothing was."""
+        whole = {series.asset: series for series in cleaned.series}
+        found = np.full((*self._target.shape, self.newest.shape[1]), np.nan, np.float32)
+        scaling = self._plan.scaling
+        for number, one in enumerate(self._fold.test.series):
+            rows = np.flatnonzero(self._asset == number)
+            for place in range(self._target.shape[1]):
+                target = self._target[rows, place]
+                found[rows, place] = season_ago(
+                    whole[one.asset], target, place + 1, season, scaling.centre, scaling.scale
+                )
+        return found
+
+    def figures(self, forecasts: Sequence[Float32 | None], trained: int, best_epoch: int) -> FoldFigures:
+        """Judge the forecasts (n, H, F) of the contenders, None of one that takes no part, on the same cells."""
+        targets, counted = self._targets()
+        forecasts = [
+            None if one is None or np.isfinite(one)[counted].mean() < LEAST_SHARE else one
+            for one in forecasts
+        ]
+        for one in forecasts:
+            if one is not None:
+                counted &= np.isfinite(one)
+        scale = self._plan.scaling.scale
+        shape = (len(forecasts), *targets.shape[1:])
+        square, absolute = np.full(shape, np.nan), np.full(shape, np.nan)
+        for place, one in enumerate(forecasts):
+            if one is not None:
+                difference = np.where(counted, one.astype(np.float64) - targets, 0.0) * scale
+                square[place], absolute[place] = (difference**2).sum(axis=0), np.abs(difference).sum(axis=0)
+        cleaned = self._fold.test
+        times = cleaned.phase + cleaned.interval * np.array([self._target.min(), self._target.max()])
+        return FoldFigures(
+            self._fold.number, trained, len(self._numbers), float(times[0]), float(times[1]), best_epoch,
+            counted.sum(axis=0), square, absolute, scale,
+        )  # fmt: skip
+
+    def _targets(self) -> tuple[Float32, Any]:
+        """Return what came (n, H, F), scaled, and which of it was read."""
+        values, counted = [], []
+        for at in range(0, len(self._numbers), BATCH):
+            found, weights = self._windows.targets(self._numbers[at : at + BATCH])
+            values.append(found[:, -1])
+            counted.append(weights[:, -1] > 0)
+        shape = (len(self._numbers), self._target.shape[1], -1)
+        return np.concatenate(values).reshape(shape), np.concatenate(counted).reshape(shape)
+
+
+def _at_once(weights: ForecasterWeights) -> OfWindows:
+    """Return what forecasts (B, H, F, P) from windows (B, T, I)."""
+    model = build_window_model(weights)
+    return lambda windows: np.asarray(model.predict_on_batch(windows), np.float32)
+
+
+def _stepped(weights: ForecasterWeights) -> OfWindows:
+    """Return the same of the ridge regression alone, which has no window model: by the graph that carries state."""
+    with tempfile.TemporaryDirectory() as directory:
+        export_recurrent(weights, Path(directory))
+        forecaster = Forecaster(Path(directory), "step", weights.spec.state_size)
+
+    def of_windows(windows: Float32) -> Float32:
+        state = np.zeros((len(windows), weights.spec.state_size), np.float32)
+        return np.asarray(forecaster.advance(windows, state)[:, -1])
+
+    return of_windows
+
+
+def _root(total: float, count: int) -> float | None:
+    mean = _mean(total, count)
+    return None if mean is None else math.sqrt(mean)
+
+
+def _mean(total: float, count: int) -> float | None:
+    return float(total) / count if count and math.isfinite(total) else None
+
+
+def _mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Return mean and sample standard deviation of what is known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None, None
+    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None
