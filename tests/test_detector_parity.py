@@ -141,7 +141,7 @@ def _assert_remembered(found: Detector, expected: Detector) -> None:
 
 
 @pytest.mark.parametrize("mode", ["step", "window"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(samples=_streams(), situation=_situations(), cuts=st.lists(st.integers(1, ASSETS * COUNT), max_size=6))
 def test_a_stream_cut_anywhere_is_one_by_one(
     mode: str, samples: Samples, situation: dict[str, Any], cuts: list[int]
