@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from edge_agent.contract.bundle import Manifest, SensorSpec
+from edge_agent.contract.grid import Axis
+from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scaling import fit_scaling
 from edge_agent.contract.sensor_gate import SensorGate
@@ -29,7 +31,7 @@ def manifest_of(
     )  # fmt: skip
     return Manifest(
         name="gate", version="1", asset_class="test", sensors=sensors, sampling_interval_seconds=interval,
-        phase_seconds=0.0, window_length=8, horizons=(1,), inputs=(), head="point", architecture={},
+        phase_seconds=0.0, window_length=8, horizons=(1,), inputs=InputLayout(names, (), (), Axis(interval)).names, head="point", architecture={},
         state_size=1, inference="step", warmup_ticks=8, max_gap_ticks=10,
         threshold=Threshold("margin", 1.0, 1.0, 1.0),
     )  # fmt: skip

@@ -23,6 +23,10 @@ from trainer.release import WEIGHTS
 from trainer.score_parts import ScoreParts, score_parts
 
 
+LEAST_BEFORE = 1000
+"""Samples before the one that is explained whose inputs are run again."""
+
+
 @dataclass(frozen=True)
 class LagGroups:
     """Lags that are shown as one: 1, 2, 3 to 4, 5 to 8 and so on; the newest samples matter most.
@@ -105,7 +109,10 @@ def moment_of(
     for part in chunks_of(_rows(samples, 0, row)):
         detector.process(part)
     detector.ensure_assets(1)
-    window, usual = _window_before(detector), detector.state.trailing.normaliser[0].astype(np.float64)
+    window, usual = (
+        _window_before(bundle, samples, row),
+        detector.state.trailing.normaliser[0].astype(np.float64),
+    )
     outcome = detector.process(_rows(samples, row, row + 1))
     statistic = float(outcome.statistic[0])
     if not np.isfinite(statistic):
@@ -135,10 +142,15 @@ def _rows(samples: Samples, first: int, last: int) -> Samples:
     return Samples(samples.asset[part], samples.tick[part], samples.values[part])
 
 
-def _window_before(detector: Detector) -> Float32:
-    """Return (T, I) the last inputs, oldest first."""
+def _window_before(bundle: Bundle, samples: Samples, row: int) -> Float32:
+    """Return (T, I) the last inputs before a sample, oldest first; only the window form remembers them."""
+    detector = open_detector(bundle, "window")
+    detector.ensure_assets(1)
+    length = bundle.manifest.window_length
+    # Long enough before it, so that the sensor gate knows its sensors.
+    for part in chunks_of(_rows(samples, max(0, row - max(4 * length, LEAST_BEFORE)), row)):
+        detector.process(part)
     state = detector.state
-    length = state.ring.shape[1]
     return np.asarray(state.ring[0, (state.cursor[0] + np.arange(length)) % length])
 
 
