@@ -16,12 +16,11 @@ import numpy as np
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.types import AlarmEvent, Float32, Float64, Int64, Samples
-from edge_agent.detector import Detector, open_detector
+from edge_agent.detector import open_detector
 from edge_agent.forecaster import Forecaster
 from trainer.calibrate import chunks_of
 from trainer.release import WEIGHTS
 from trainer.score_parts import ScoreParts, score_parts
-
 
 LEAST_BEFORE = 1000
 """Samples before the one that is explained whose inputs are run again."""
