@@ -59,7 +59,7 @@ def test_squares_of_sensors_sum_to_the_statistics_of_the_daemon(present: list[bo
     mask: Bool = np.array(present)
     squares = sensor_squares(detector.bundle.scoring, state, mask)
     expected = Scorer(detector.bundle.scoring).statistics(state, mask[None])[0] ** 2
-    np.testing.assert_allclose(squares.sum(axis=1), expected, rtol=1e-6)
+    np.testing.assert_allclose(squares.sum(axis=1), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_shapes_and_what_is_usual_have_their_part(tmp_path_factory: pytest.TempPathFactory) -> None:
