@@ -114,7 +114,8 @@ def calibrate(
         HistoryError: the calibration block is too short.
     """
     samples, held_out = history.samples, history.held_out
-    forecast, _ = measure(open_detector(bundle), samples, on_rows)
+    # The statistics of an untouched model are of no use, and as large as the history.
+    forecast = measure(open_detector(bundle), samples, on_rows)[0]
     learning = _Learning(bundle, samples, forecast, int(held_out.sum()))
 
     def measured(keep: Bool, on_rows: OnRows | None) -> tuple[ScoringModel, Float64]:
@@ -317,8 +318,7 @@ def _drift(
 ) -> DriftModel | None:
     """Learn what batches of the rows (n,) that calibrate are like."""
     scaling = bundle.manifest.scaling
-    passed = gated(open_detector(bundle), samples)[rows]
-    level = np.asarray(scaling.apply(passed), np.float64)
+    level = scaling.apply(gated(open_detector(bundle), samples)[rows])
     residual = level - scaling.apply(forecast[rows])
     interval = bundle.manifest.sampling_interval_seconds
     return fit_drift(scoring, level, residual, samples.asset[rows], samples.tick[rows], interval)

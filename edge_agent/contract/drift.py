@@ -22,7 +22,7 @@ import numpy as np
 from edge_agent.contract.grid import UNSET
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded
 from edge_agent.contract.scoring import ScoringModel
-from edge_agent.contract.types import Bool, Float64, Int64, Places
+from edge_agent.contract.types import Bool, Float32, Float64, Int64, Places
 
 DAY_SECONDS = 86_400.0
 LEAST_BATCHES = 8
@@ -212,7 +212,12 @@ class DriftWatch:
 
 
 def fit_drift(
-    model: ScoringModel, level: Float64, residual: Float64, asset: Int64, tick: Int64, interval: float
+    model: ScoringModel,
+    level: Float32 | Float64,
+    residual: Float32 | Float64,
+    asset: Int64,
+    tick: Int64,
+    interval: float,
 ) -> DriftModel | None:
     """Learn what batches of normal operation are like, from rows that the forecaster was not fitted on.
 
@@ -241,7 +246,12 @@ def fit_drift(
 
 
 def _batch_means(
-    measures: DriftMeasures, level: Float64, residual: Float64, asset: Int64, tick: Int64, ticks: int
+    measures: DriftMeasures,
+    level: Float32 | Float64,
+    residual: Float32 | Float64,
+    asset: Int64,
+    tick: Int64,
+    ticks: int,
 ) -> Float64:
     """Return (N, 2F) the means of the batches that hold at least half of their samples."""
     batch = tick // ticks
