@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from edge_agent.contract.bundle import Manifest, SensorSpec
+from edge_agent.contract.grid import Axis
+from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.scaling import fit_scaling
 from edge_agent.contract.sensor_gate import SensorGate
@@ -20,6 +22,7 @@ def manifest_of(
     """Return a manifest that knows the sensors from normal tables (n, F), one of each asset."""
     scaling = fit_scaling(np.concatenate(normal))
     habits = sensor_habits(normal)
+    layout = InputLayout(names, (), (), Axis(interval))
     sensors = tuple(
         SensorSpec(
             name, unit, float(scaling.minimum[i]), float(scaling.maximum[i]), float(scaling.centre[i]),
@@ -29,7 +32,7 @@ def manifest_of(
     )  # fmt: skip
     return Manifest(
         name="gate", version="1", asset_class="test", sensors=sensors, sampling_interval_seconds=interval,
-        phase_seconds=0.0, window_length=8, horizons=(1,), inputs=(), head="point", architecture={},
+        phase_seconds=0.0, window_length=8, horizons=(1,), inputs=layout.names, head="point", architecture={},
         state_size=1, inference="step", warmup_ticks=8, max_gap_ticks=10,
         threshold=Threshold("margin", 1.0, 1.0, 1.0),
     )  # fmt: skip

@@ -53,4 +53,5 @@ def test_what_the_gate_masks_teaches_nothing(
     )
     np.testing.assert_allclose(found.scoring.low, expected.scoring.low)
     np.testing.assert_allclose(found.scoring.level_scale, expected.scoring.level_scale, rtol=1e-6)
-    assert found.threshold.value == pytest.approx(expected.threshold.value, rel=1e-6)
+    # The readings with which the sensor comes back feed the forecaster, so the rows after them differ a little.
+    assert found.threshold.value == pytest.approx(expected.threshold.value, rel=1e-4)

@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_agent.bench.daemon import Daemon
 from tests.benchmarks.default_bundle import SENSORS, WINDOW, make_default_bundle, normal_values
 from tests.broker import Broker, Listener, broker
+from tests.tiny_machine import TINY_BUNDLE
 
 __all__ = ["broker"]
 FOREIGN = ("tensorflow", "keras", "pandas", "scipy", "polars", "matplotlib", "sklearn")
@@ -19,7 +20,8 @@ START = 1_700_000_000
 def test_importing_the_daemon_loads_no_training_library() -> None:
     """All that `run` imports brings in neither TensorFlow nor any other library of the trainer, though installed."""
     program = (
-        "import json, sys; import edge_agent.cli, edge_agent.agent;"
+        "import json, sys; import edge_agent.cli, edge_agent.agent; from pathlib import Path;"
+        f"edge_agent.agent.load_detector(Path({str(TINY_BUNDLE)!r}));"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

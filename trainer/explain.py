@@ -16,11 +16,14 @@ import numpy as np
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.types import AlarmEvent, Float32, Float64, Int64, Samples
-from edge_agent.detector import Detector, open_detector
+from edge_agent.detector import open_detector
 from edge_agent.forecaster import Forecaster
 from trainer.calibrate import chunks_of
 from trainer.release import WEIGHTS
 from trainer.score_parts import ScoreParts, score_parts
+
+LEAST_BEFORE = 1000
+"""Samples before the one that is explained whose inputs are run again."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,10 @@ def moment_of(
     for part in chunks_of(_rows(samples, 0, row)):
         detector.process(part)
     detector.ensure_assets(1)
-    window, usual = _window_before(detector), detector.state.trailing.normaliser[0].astype(np.float64)
+    window, usual = (
+        _window_before(bundle, samples, row),
+        detector.state.trailing.normaliser[0].astype(np.float64),
+    )
     outcome = detector.process(_rows(samples, row, row + 1))
     statistic = float(outcome.statistic[0])
     if not np.isfinite(statistic):
@@ -135,10 +141,15 @@ def _rows(samples: Samples, first: int, last: int) -> Samples:
     return Samples(samples.asset[part], samples.tick[part], samples.values[part])
 
 
-def _window_before(detector: Detector) -> Float32:
-    """Return (T, I) the last inputs, oldest first."""
+def _window_before(bundle: Bundle, samples: Samples, row: int) -> Float32:
+    """Return (T, I) the last inputs before a sample, oldest first; only the window form remembers them."""
+    detector = open_detector(bundle, "window")
+    detector.ensure_assets(1)
+    length = bundle.manifest.window_length
+    # Long enough before it, so that the sensor gate knows its sensors.
+    for part in chunks_of(_rows(samples, max(0, row - max(4 * length, LEAST_BEFORE)), row)):
+        detector.process(part)
     state = detector.state
-    length = state.ring.shape[1]
     return np.asarray(state.ring[0, (state.cursor[0] + np.arange(length)) % length])
 
 
