@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_agent.contract.types import Int64, Places
 
-MOST_ASSETS = 512
+MOST_ASSETS = 1024
 """Of a tile: more would not fit a processor's cache, and calls are few enough by then."""
 MOST_SAMPLES = 2048
 MOST_TICKS = 1024
