@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.agent import SCENARIOS, SLOW
 from tests.benchmarks.memory import ASSETS
-from tests.benchmarks.readme_table import LARGEST_BYTES, README
+from tests.benchmarks.readme_table import LARGEST_BYTES, README, with_table
 from tests.benchmarks.scaling import CASES
 from tests.benchmarks.speed_tables import (
     BEGIN,
@@ -16,7 +16,6 @@ from tests.benchmarks.speed_tables import (
     NOTHING,
     PARTS,
     RUNS,
-    between_markers,
     document_text,
     stored_runs,
     targets_text,
@@ -92,7 +91,7 @@ def test_the_documents_hold_what_the_stored_runs_say() -> None:
     runs = stored_runs()
     for path, made in ((DOCUMENT, document_text(runs)), (README, targets_text(runs))):
         text = path.read_text("utf-8")
-        assert between_markers(text, made) == text, path.name
+        assert with_table(text, made, BEGIN, END) == text, path.name
 
 
 def test_stored_runs_are_small_and_of_a_part() -> None:
@@ -180,5 +179,5 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
 def test_a_text_without_markers_is_refused() -> None:
     """The tables are not written to just anywhere."""
     with pytest.raises(ValueError, match="must hold"):
-        between_markers("# Benchmarks", "table")
-    assert between_markers(f"a{BEGIN}old{END}b", "new") == f"a{BEGIN}\nnew\n{END}b"
+        with_table("# Benchmarks", "table", BEGIN, END)
+    assert with_table(f"a{BEGIN}old{END}b", "new", BEGIN, END) == f"a{BEGIN}\nnew\n{END}b"

@@ -161,16 +161,16 @@ def _difference(found: Record, key: str) -> str:
     return f"{'+' if value >= 0 else ''}{cell(value)}" + ("" if not spread else f" ±{cell(spread)}")
 
 
-def with_table(readme: str, made: str) -> str:
-    """Return the README with what stands between the markers replaced.
+def with_table(text: str, made: str, begin: str = BEGIN, end: str = END) -> str:
+    """Return a text with what stands between its markers, the README's or others, replaced.
 
     Raises:
         ValueError: the markers are not there.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md: must hold {BEGIN} and {END}")
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"must hold {begin} and {end}")
     return f"{before}{begin}\n{made}\n{end}{after}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.readme_table import README, ROOT
+from tests.benchmarks.readme_table import README, ROOT, with_table
 from tests.benchmarks.tables import part_pages, targets_page
 from tests.benchmarks.targets import Runs
 
@@ -68,19 +68,6 @@ def _source(run: dict[str, Any]) -> str:
     )
 
 
-def between_markers(text: str, made: str) -> str:
-    """Return a text with what stands between its markers replaced.
-
-    Raises:
-        ValueError: the markers are not there.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"must hold {BEGIN} and {END}")
-    return f"{before}{begin}\n{made}\n{end}{after}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables, or with `--check` only say whether they stand there."""
     parser = argparse.ArgumentParser(
@@ -92,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     differs = False
     for path, made in ((DOCUMENT, document_text(runs)), (README, targets_text(runs))):
         text = path.read_text("utf-8")
-        wanted = between_markers(text, made)
+        wanted = with_table(text, made, BEGIN, END)
         differs |= wanted != text
         if not options.check:
             path.write_text(wanted, encoding="utf-8")
