@@ -31,8 +31,9 @@ lint: $(STAMP)
 servers:
 	bash tests/install_servers.sh
 
+# A file's tests share what they set up, so that files are handed to the processes, one for each core, whole.
 test: lint servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # A neighbour that the agent is measured beside, and nothing else.
 $(BENCH_STAMP): $(STAMP) $(LOCKS)/bench.lock
