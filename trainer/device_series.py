@@ -16,8 +16,9 @@ from trainer.backend import keras
 from trainer.dataset import SubSequences
 from trainer.losses import Loss
 
-RESIDENT_BYTES = 256 * 2**20
-"""A longer series does not lie on the device as a whole: there it would take this memory a second time."""
+RESIDENT_BYTES = 64 * 2**20
+"""A longer series does not lie on the device as a whole: it would take several times the memory of the history. What
+an epoch draws of it is a few megabytes, which go there in a moment."""
 # The averages of the highway start a sub-sequence at zero; the first steps would teach the LSTM to undo that start.
 _UNCOUNTED_STEPS = 5
 

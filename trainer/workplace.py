@@ -71,7 +71,8 @@ def workplace(out: Path, key: str) -> Iterator[Workplace]:
         UsageError: another process makes this bundle.
     """
     directory = out.with_name(f".{out.name}.fitting")
-    directory.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(exist_ok=True)
     with (directory / _LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
