@@ -44,7 +44,7 @@ def test_logs_are_what_tensorboard_reads(tmp_path: Path) -> None:
     (file,) = (tmp_path / "training").iterdir()
     assert "tfevents" in file.name
     content = file.read_bytes()
-    for name in (b"loss/training", b"loss/later block", b"learning rate", b"seconds"):
+    for name in (b"loss/training", b"loss/later", b"learning_rate", b"seconds"):
         assert content.count(name) == 2
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from edge_agent.contract.types import Float32, Int64
 from trainer.backend import keras
 from trainer.dataset import SubSequences
+from trainer.devices import replicas
 from trainer.losses import Loss
 
 RESIDENT_BYTES = 64 * 2**20
@@ -179,7 +180,7 @@ class SeriesModel(keras.Model):  # type: ignore[misc]
         loss = self._measure(self._targets(x, training), keras.ops.cast(y_pred, "float32"))
         for penalty in self.losses:
             loss = loss + keras.ops.cast(penalty, "float32")
-        return loss
+        return loss / replicas()
 
     def _gathered(self, starts: Any, length: int, training: bool) -> Any:
         ops = keras.ops

@@ -51,7 +51,17 @@ def on_all_devices(devices: list[str] | None = None) -> Iterator[None]:
     if len(names) < 2:
         yield
         return
-    import tensorflow.distribute
+    # By the whole package: `tensorflow.distribute` imported by name is not the public module.
+    import tensorflow
 
     with tensorflow.distribute.MirroredStrategy(names).scope():
         yield
+
+
+def replicas() -> int:
+    """Return how many devices share each batch; each of them adds its part of the loss."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow
+
+    return int(tensorflow.distribute.get_strategy().num_replicas_in_sync)

@@ -94,12 +94,12 @@ class _Log(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Write what is known of the epoch."""
-        told = {"loss": "loss/training", "val_loss": "loss/later block"}
+        told = {"loss": "loss/training", "val_loss": "loss/later"}
         for name, value in (logs or {}).items():
             if name in told:
                 self._writer.add_scalar(told[name], float(value), epoch + 1)
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self._writer.add_scalar("learning rate", rate, epoch + 1)
+        self._writer.add_scalar("learning_rate", rate, epoch + 1)
         self._writer.add_scalar("seconds", time.monotonic() - self._begun, epoch + 1)
         self._writer.flush()
 
