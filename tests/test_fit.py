@@ -367,5 +367,7 @@ def test_an_interrupted_fit_leaves_the_old_bundle(
     said = run(main, capsys, "fit", "--history", pumps.history, "--out", out, *words)
     assert (said.code, said.out) == (1, "")
     assert said.err.endswith("trainer: interrupted; nothing was written\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    # What was learnt is kept beside it, for the same command to go on with.
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", ".bundle.fitting"}
+    assert not list(tmp_path.glob(".bundle.fitting/draft*"))
     assert _content(out) == before

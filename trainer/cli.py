@@ -170,6 +170,12 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--labels", metavar="CSV", help="what operators marked: edge-agent feedback export")
     add_data_options(parser)
     add_model_options(parser.add_argument_group("network"))
+    parser.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="also write logs of the training that TensorBoard reads",
+    )
     _add_plots(parser)
 
 
@@ -229,7 +235,7 @@ def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from trainer.fit import fit
 
     try:
-        report = fit(cleaned, options.out, wanted, console)
+        report = fit(cleaned, options.out, wanted, console, options.tensorboard)
     except HistoryError as error:
         raise HistoryError(f"{source}: {error}") from error
     console.fit_table(cleaned, report, options.out)

@@ -7,7 +7,6 @@ which nothing was fitted on, calibrates the threshold. A short history is cut in
 import importlib.metadata
 import math
 import platform
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import block_rows
 from edge_agent.detector import Detector, load_detector, open_detector
 from edge_agent.version import VERSION
+from trainer.backend import keras
 from trainer.blocks import FOLDS, SHORT_HISTORY, Plan, make_plan
 from trainer.calibrate import (
     Calibrated,
@@ -34,15 +34,26 @@ from trainer.calibrate import (
 from trainer.cleaning import Cleaned
 from trainer.dataset import SubSequences
 from trainer.detection_metrics import forecast_skill
+from trainer.devices import on_all_devices, training_device
 from trainer.evaluate import Evaluation
 from trainer.export import Job, deployed_graphs, export_all, export_graphs
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import UNKNOWN, sensor_habits
-from trainer.learning import FoldedHistory, Learnt, OnEpoch, learn, learn_in_folds
+from trainer.learning import (
+    UNWATCHED,
+    FoldedHistory,
+    Learnt,
+    OnEpoch,
+    Supervision,
+    learn,
+    learn_in_folds,
+)
 from trainer.progress import Progress
 from trainer.release import WEIGHTS, golden_arrays, golden_values, history_facts, put_in_place
 from trainer.screening import without_faults
 from trainer.verify import Proof, prove_parity
+from trainer.watch import Utilisation, Watch
+from trainer.workplace import fit_key, workplace
 
 DAY_SECONDS = 86_400.0
 
@@ -65,7 +76,13 @@ class FitReport:
     held: Evaluation
 
 
-def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | None = None) -> FitReport:
+def fit(
+    cleaned: Cleaned,
+    out: Path,
+    options: FitOptions,
+    progress: Progress | None = None,
+    logs: Path | None = None,
+) -> FitReport:
     """Fit a forecaster and write its bundle.
 
     Args:
@@ -73,6 +90,7 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
         out: directory of the bundle; replaced only when the new one is complete and proven.
         options: how.
         progress: told how it goes.
+        logs: directory of TensorBoard's event files; None writes none.
 
     Raises:
         HistoryError: the history cannot carry a model.
@@ -83,20 +101,18 @@ def fit(cleaned: Cleaned, out: Path, options: FitOptions, progress: Progress | N
     check_out(out)
     _check_sensors(cleaned, options)
     plan, screened = _plan(cleaned, options)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        learnt = _learn(plan, progress)
-        bundle = _uncalibrated(plan, draft, _export_and_prove(plan, learnt, draft, progress))
+    watch = Watch(progress.note, logs)
+    with workplace(out, fit_key(cleaned, options, keras.backend.backend())) as place:
+        if place.resumed:
+            progress.note(f"an interrupted training of these data and options was found: it goes on ({out})")
+        learnt = _learn_supervised(plan, progress, Supervision(watch, place))
+        bundle = _uncalibrated(plan, place.draft, _export_and_prove(plan, learnt, place.draft, progress))
         history = plan.calibration_history()
         found = _calibrate(plan, bundle, learnt, history, progress)
         skill = _skill(plan, history, found)
         _finish(bundle, history, found, skill, _trained(cleaned, found, learnt.record, screened))
-        bundle = replace(load_detector(draft).bundle, directory=out)
-        put_in_place(draft, out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        bundle = replace(load_detector(place.draft).bundle, directory=out)
+        put_in_place(place.draft, out)
     held = _held_out(cleaned, bundle.manifest, history, found)
     return FitReport(bundle, skill, learnt.record["best_epoch"], learnt.record["epochs"], held)
 
@@ -141,7 +157,23 @@ def _plan(cleaned: Cleaned, options: FitOptions) -> tuple[Plan, int]:
     return without_faults(plan) if options.parts.trimming else (plan, 0)
 
 
-def _learn(plan: Plan, progress: Progress, told: OnEpoch | None = None) -> Learnt:
+def _learn_supervised(plan: Plan, progress: Progress, supervision: Supervision) -> Learnt:
+    """Learn, and tell what with; Ctrl-C ends it with the best weights so far."""
+    assert supervision.watch is not None
+    if not plan.spec.units or not plan.options.epochs:
+        return _learn(plan, progress)
+    progress.note(training_device(recurrent_dropout=plan.options.recurrent_dropout > 0.0))
+    busy = Utilisation()
+    with supervision.watch.interruptible(), busy.measured(), on_all_devices():
+        learnt = _learn(plan, progress, supervision=supervision)
+    if busy.percent is not None:
+        progress.note(f"the graphics processor was busy for {busy.percent:.0f} % of the training")
+    return learnt
+
+
+def _learn(
+    plan: Plan, progress: Progress, told: OnEpoch | None = None, supervision: Supervision = UNWATCHED
+) -> Learnt:
     def on_epoch(epoch: int, loss: float, later: float) -> None:
         progress.advance(1, f"loss {loss:.4f}, later block {later:.4f}")
         if told is not None:
@@ -151,7 +183,7 @@ def _learn(plan: Plan, progress: Progress, told: OnEpoch | None = None) -> Learn
     fit_block = plan.segments(lambda cuts: cuts.fitted(0, cuts.stop))
     later = plan.segments(lambda cuts: cuts.fitted(cuts.stop, cuts.held))
     if not plan.in_folds:
-        return learn(plan.spec, fit_block, later, plan.options, on_epoch)
+        return learn(plan.spec, fit_block, later, plan.options, on_epoch, supervision)
     folded = FoldedHistory(
         fit_block,
         later,
@@ -159,7 +191,7 @@ def _learn(plan: Plan, progress: Progress, told: OnEpoch | None = None) -> Learn
         tuple(plan.fold(number) for number in range(FOLDS)),
         plan.segments(lambda cuts: [(0, cuts.rows)]),
     )
-    return learn_in_folds(plan.spec, folded, plan.options, on_epoch, progress.advance)
+    return learn_in_folds(plan.spec, folded, plan.options, on_epoch, progress.advance, supervision)
 
 
 def _deployed_graphs(plan: Plan) -> tuple[str, ...]:

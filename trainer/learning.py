@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.types import Float32, Float64
+from trainer.checkpoint import Slot
 from trainer.dataset import Segments
 from trainer.fit_options import FitOptions
 from trainer.heads import Head
@@ -19,7 +20,9 @@ from trainer.model import (
     set_start,
     weights_of,
 )
-from trainer.training import TrainingOptions, precision_policy, retrain, train
+from trainer.training import Trainer, TrainingOptions, precision_policy
+from trainer.watch import Watch
+from trainer.workplace import Workplace
 
 OnEpoch = Callable[[int, float, float], None]
 
@@ -39,6 +42,26 @@ class Learnt:
     weights: ForecasterWeights
     folds: tuple[ForecasterWeights, ...]
     record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """What stands beside the training of a bundle that is released.
+
+    Attributes:
+        watch: may end it early, and keeps its logs.
+        place: where each stage is saved, and goes on from.
+    """
+
+    watch: Watch | None = None
+    place: Workplace | None = None
+
+    def slot(self, stage: str) -> Slot | None:
+        """Return where a stage is saved."""
+        return None if self.place is None else self.place.slot(stage)
+
+
+UNWATCHED = Supervision()
 
 
 def training_options(options: FitOptions) -> TrainingOptions:
@@ -68,7 +91,14 @@ def regularisation(options: FitOptions) -> Regularisation:
     )
 
 
-def learn(spec: ModelSpec, fit: Segments, later: Segments, options: FitOptions, on_epoch: OnEpoch) -> Learnt:
+def learn(
+    spec: ModelSpec,
+    fit: Segments,
+    later: Segments,
+    options: FitOptions,
+    on_epoch: OnEpoch,
+    supervision: Supervision = UNWATCHED,
+) -> Learnt:
     """Fit on one block and let a later one choose penalty and epoch.
 
     Args:
@@ -77,9 +107,10 @@ def learn(spec: ModelSpec, fit: Segments, later: Segments, options: FitOptions, 
         later: samples that choose.
         options: how.
         on_epoch: told of every epoch.
+        supervision: of the training.
     """
     ridge, (highway,) = _choose_ridge([fit], [later], spec.horizons)
-    learner = _Learner(spec, _start(spec, highway, fit), options)
+    learner = _Learner(spec, _start(spec, highway, fit), options, fit, supervision)
     record = learner.choose_epoch(fit, later, on_epoch)
     return Learnt(learner.model, learner.weights(), (), record | {"ridge": ridge})
 
@@ -107,6 +138,7 @@ def learn_in_folds(
     options: FitOptions,
     on_epoch: OnEpoch,
     on_fold: Callable[[], None],
+    supervision: Supervision = UNWATCHED,
 ) -> Learnt:
     """Fit on all rows, and one forecaster for each fold on the others.
 
@@ -119,19 +151,19 @@ def learn_in_folds(
         options: how.
         on_epoch: told of every epoch.
         on_fold: told of every fold.
+        supervision: of the training.
     """
     ridge, highways = _choose_ridge(history.rest, history.held, spec.horizons)
     first = fit_highway(history.fit, ridge, spec.horizons)
-    learner = _Learner(spec, _start(spec, first, history.fit), options)
+    learner = _Learner(spec, _start(spec, first, history.fit), options, history.whole, supervision)
     record = learner.choose_epoch(history.fit, history.later, on_epoch)
     folds = []
-    for samples, highway in zip(history.rest, highways, strict=True):
-        learner.again(samples, _start(spec, highway, samples))
+    for number, (samples, highway) in enumerate(zip(history.rest, highways, strict=True)):
+        learner.again(samples, _start(spec, highway, samples), f"fold-{number}")
         folds.append(learner.weights())
         on_fold()
-    learner.again(
-        history.whole, _start(spec, fit_highway(history.whole, ridge, spec.horizons), history.whole)
-    )
+    final = _start(spec, fit_highway(history.whole, ridge, spec.horizons), history.whole)
+    learner.again(history.whole, final, "whole")
     record |= {"ridge": ridge, "folds": len(folds)}
     return Learnt(learner.model, learner.weights(), tuple(folds), record)
 
@@ -177,10 +209,12 @@ def _state_shares(head: Head, samples: Segments) -> Float64:
 class _Learner:
     """The ridge regression with or without an LSTM beside it, trained as often as there are blocks."""
 
-    def __init__(self, spec: ModelSpec, start: _Start, options: FitOptions) -> None:
+    def __init__(
+        self, spec: ModelSpec, start: _Start, options: FitOptions, most: Segments, supervision: Supervision
+    ) -> None:
         self._spec = spec
         self._start = start
-        self._options = training_options(options)
+        self._supervision = supervision
         self._rates: tuple[float, ...] = ()
         self.model = None
         if spec.units:
@@ -189,28 +223,30 @@ class _Learner:
                     spec, start.highway, options.seed, start.head_bias, regularisation(options)
                 )
         self._untrained = self.model.get_weights() if self.model is not None else []
+        self._trainer = Trainer(self.model, spec, training_options(options), most, supervision.watch)
 
     def choose_epoch(self, fit: Segments, later: Segments, on_epoch: OnEpoch) -> dict[str, Any]:
         """Train until the later block is forecast no better, and remember how long that was."""
         if self.model is None:
             loss = square_residual(self._start.points, later, self._spec.horizons)
             return {"best_epoch": 0, "epochs": 0, "losses": [], "stop_losses": [loss]}
-        record = train(self.model, self._spec, fit, later, self._options, on_epoch)
+        record = self._trainer.train(fit, later, on_epoch, self._supervision.slot("epochs"))
         self._rates = record.rates[: record.best_epoch]
         return {
             "best_epoch": record.best_epoch,
             "epochs": record.epochs,
             "losses": list(record.losses),
             "stop_losses": list(record.stop_losses),
+            "interrupted": record.interrupted,
         }
 
-    def again(self, samples: Segments, start: _Start) -> None:
+    def again(self, samples: Segments, start: _Start, stage: str) -> None:
         """Train anew on other samples, for as many epochs as were chosen."""
         self._start = start
         if self.model is not None:
             self.model.set_weights(self._untrained)
             set_start(self.model, start.highway, start.head_bias)
-            retrain(self.model, self._spec, samples, self._options, self._rates)
+            self._trainer.retrain(samples, self._rates, self._supervision.slot(stage))
 
     def weights(self) -> ForecasterWeights:
         """Return what has been learnt."""

@@ -9,3 +9,6 @@ class Progress:
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Note that steps of the stage are done."""
+
+    def note(self, text: str) -> None:
+        """Note what the user should know."""

@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from edge_agent.contract.types import Float32
 from trainer.backend import keras
-from trainer.dataset import Segments, SubSequences, mask_cells
+from trainer.checkpoint import Slot, TrainingState
+from trainer.dataset import Segments, SubSequences
+from trainer.device_series import Batches, Cut, Drawn, SeriesModel
 from trainer.losses import build_loss
 from trainer.model import ModelSpec
+from trainer.watch import Watch
 
 OnEpoch = Callable[[int, float, float], None]
 """Called after each epoch with its number (from 1), the training loss and the loss on the later block."""
-
-# The averages of the highway start a sub-sequence at zero; the first steps would teach the LSTM to undo that start.
-_UNCOUNTED_STEPS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,7 @@ class TrainingRecord:
         best_epoch: the epoch whose weights were kept; 0 is the ridge regression alone.
         epochs: epochs that were run.
         rates: the learning rate of each.
+        interrupted: whether it was asked to end before it had to.
     """
 
     losses: tuple[float, ...]
@@ -69,6 +67,7 @@ class TrainingRecord:
     best_epoch: int
     epochs: int
     rates: tuple[float, ...] = ()
+    interrupted: bool = False
 
 
 class _Adam(keras.optimizers.Adam):  # type: ignore[misc]
@@ -117,54 +116,18 @@ def _schedule(options: TrainingOptions) -> list[Any]:
     return []
 
 
-class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Cuts batches out of the samples; draws anew after each epoch when `masked_ratio` is given."""
-
-    def __init__(self, source: SubSequences, options: TrainingOptions, drawn: bool) -> None:
-        super().__init__()
-        self._source = source
-        self._options = options
-        self._rng = np.random.default_rng(options.seed) if drawn else None
-        self._count = min(len(source), options.windows_per_epoch)
-        self._numbers = np.linspace(0, len(source) - 1, self._count).astype(np.int64)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        """Return the batches of an epoch."""
-        return math.ceil(self._count / self._options.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[Float32, Float32]:
-        """Return inputs (B, T, 2F + X), and targets beside their weights (B, T, 2 * H * F)."""
-        size = self._options.batch_size
-        numbers = self._numbers[index * size : (index + 1) * size]
-        inputs = self._source.inputs(numbers)
-        if self._rng is not None:
-            sensors = self._source.segments.values.shape[1]
-            inputs = mask_cells(inputs, self._options.masked_ratio, self._rng, sensors)
-        targets, weights = self._source.targets(numbers)
-        weights[:, : min(_UNCOUNTED_STEPS, self._source.length // 2)] = 0.0
-        return inputs, np.concatenate([targets, weights], axis=2)
-
-    def on_epoch_end(self) -> None:
-        """Draw the sub-sequences of the next epoch."""
-        if self._rng is not None:
-            self._numbers = self._rng.choice(len(self._source), self._count, replace=False)
-
-
 class _KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
     """Stops when the later block no longer improves, and puts the best weights back, those of epoch 0 included."""
 
-    def __init__(
-        self, untrained_loss: float, untrained: list[Float32], patience: int, on_epoch: OnEpoch | None
-    ) -> None:
+    def __init__(self, forecaster: Any, untrained_loss: float, patience: int) -> None:
         super().__init__()
         self.losses: list[float] = []
         self.rates: list[float] = []
         self.stop_losses = [untrained_loss]
         self.best_epoch = 0
-        self._best = untrained
+        self.best = forecaster.get_weights()
+        self._forecaster = forecaster
         self._patience = patience
-        self._on_epoch = on_epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Note the learning rate."""
@@ -174,95 +137,278 @@ class _KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         """Compare the epoch with the best one so far."""
         logs = logs or {}
         self.losses.append(float(logs["loss"]))
-        self.stop_losses.append(float(logs["val_loss"]) - _penalty(self.model))
+        self.stop_losses.append(float(logs["val_loss"]) - _penalty(self._forecaster))
         if self.stop_losses[-1] < self.stop_losses[self.best_epoch]:
             self.best_epoch = epoch + 1
-            self._best = self.model.get_weights()
+            self.best = self._forecaster.get_weights()
         if epoch + 1 - self.best_epoch >= self._patience:
             self.model.stop_training = True
-        if self._on_epoch is not None:
-            self._on_epoch(epoch + 1, self.losses[-1], self.stop_losses[-1])
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the later block has stopped improving."""
+        return len(self.losses) - self.best_epoch >= self._patience
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is to be remembered of the epochs so far."""
+        return {
+            "losses": self.losses,
+            "stop_losses": self.stop_losses,
+            "rates": self.rates,
+            "best_epoch": self.best_epoch,
+        }
+
+    def take_up(self, state: TrainingState) -> None:
+        """Go on from what was remembered."""
+        self.losses, self.rates = state.facts["losses"], state.facts["rates"]
+        self.stop_losses, self.best_epoch = state.facts["stop_losses"], state.facts["best_epoch"]
+        self.best = state.groups["best"]
 
     def restore(self) -> None:
         """Put the best weights back."""
-        self.model.set_weights(self._best)
+        self._forecaster.set_weights(self.best)
 
 
-def train(
-    model: Any,
-    spec: ModelSpec,
-    fit: Segments,
-    stop: Segments,
-    options: TrainingOptions,
-    on_epoch: OnEpoch | None = None,
-) -> TrainingRecord:
-    """Train a model from `build_model` in place and leave it with its best weights.
+class _Draw(keras.callbacks.Callback):  # type: ignore[misc]
+    """Draws the sub-sequences of each epoch; where the series is too long for the device, their rows go there."""
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Draw."""
+        self._batches.begin(epoch)
+        if not self._batches.drawn.whole:
+            self.model.learn_from(self._batches.drawn.rows(epoch))
+
+
+class _Save(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves where the training stands after each epoch."""
+
+    def __init__(self, slot: Slot, keep: _KeepBest | None, schedule: Sequence[Any]) -> None:
+        super().__init__()
+        self._slot, self._keep = slot, keep
+        self._plateau = next((one for one in schedule if hasattr(one, "cooldown_counter")), None)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Save."""
+        facts: dict[str, Any] = {"epoch": epoch + 1}
+        groups = {"variables": _values(self.model)}
+        if self._keep is not None:
+            facts |= self._keep.facts()
+            groups["best"] = self._keep.best
+        if self._plateau is not None:
+            facts["plateau"] = [float(self._plateau.best), self._plateau.wait, self._plateau.cooldown_counter]
+        self._slot.save(facts, groups)
+
+    def take_up(self, state: TrainingState) -> int:
+        """Go on from what was saved, and return the epochs that are done."""
+        for variable, value in zip(_variables(self.model), state.groups["variables"], strict=True):
+            variable.assign(value)
+        if self._keep is not None:
+            self._keep.take_up(state)
+        return int(state.facts["epoch"])
+
+    def take_up_schedule(self, state: TrainingState) -> None:
+        """Put back what the schedule remembers, which begins anew with each training."""
+        if self._plateau is not None and "plateau" in state.facts:
+            self._plateau.best, self._plateau.wait, self._plateau.cooldown_counter = state.facts["plateau"]
+
+
+class _Tell(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells of every epoch."""
+
+    def __init__(self, keep: _KeepBest, on_epoch: OnEpoch) -> None:
+        super().__init__()
+        self._keep, self._on_epoch = keep, on_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Tell."""
+        self._on_epoch(epoch + 1, self._keep.losses[-1], self._keep.stop_losses[-1])
+
+
+class Trainer:
+    """Trains a model from `build_model`, once or, for the folds of a short history, again and again.
+
+    What is compiled once serves all stages.
 
     Args:
-        model: the model.
+        model: the model; its weights are changed in place.
         spec: its shape.
-        fit: samples to learn from.
-        stop: later samples that decide which epoch is kept.
         options: how to train.
-        on_epoch: told of every epoch.
-
-    Returns:
-        the losses and which epoch was kept.
-
-    Raises:
-        HistoryError: a block has no stretch as long as a window and its horizon.
+        most: the largest block that it will be given; None is the first one.
+        watch: may end training early, and keeps its logs.
     """
-    learned = _Batches(SubSequences(fit, spec.window_length, spec.horizons), options, drawn=True)
-    later = _Batches(SubSequences(stop, spec.window_length, spec.horizons), options, drawn=False)
-    model.compile(
-        optimizer=_Adam(options.learning_rate, options.clipnorm, options.clipvalue),
-        loss=build_loss(spec, options.loss),
-        # Compiled by XLA, TensorFlow's LSTM is slow to start on a CPU and loses cuDNN on a GPU; JAX needs it.
-        jit_compile=keras.backend.backend() == "jax",
-    )
-    untrained = float(model.evaluate(later, verbose=0)) - _penalty(model)
-    keep = _KeepBest(untrained, model.get_weights(), options.patience, on_epoch)
-    if options.epochs > 0:
-        callbacks = [*_schedule(options), keep]
-        model.fit(
-            learned,
-            validation_data=later,
-            epochs=options.epochs,
+
+    def __init__(
+        self,
+        model: Any,
+        spec: ModelSpec,
+        options: TrainingOptions,
+        most: Segments | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self._model, self._spec, self._options = model, spec, options
+        self._most, self._watch = most, watch
+        self._series: SeriesModel | None = None
+
+    def train(
+        self, fit: Segments, stop: Segments, on_epoch: OnEpoch | None = None, slot: Slot | None = None
+    ) -> TrainingRecord:
+        """Train until a later block is forecast no better, and leave the model with its best weights.
+
+        Args:
+            fit: samples to learn from.
+            stop: later samples that decide which epoch is kept.
+            on_epoch: told of every epoch.
+            slot: where it is saved after each epoch, and goes on from.
+
+        Returns:
+            the losses and which epoch was kept.
+
+        Raises:
+            HistoryError: a block has no stretch as long as a window and its horizon.
+        """
+        options = self._options
+        learned, later = self._drawn(fit, options.seed), self._drawn(stop, None)
+        series = self._prepared(learned, later)
+        series.later.assign(later.rows(0))
+        shown = Batches(later, options.batch_size)
+        untrained = float(series.evaluate(shown, verbose=0)) - _penalty(self._model)
+        keep = _KeepBest(self._model, untrained, options.patience)
+        if options.epochs > 0:
+            stage = _Stage(series, options.epochs, _schedule(options), keep, slot)
+            stage.run(Batches(learned, options.batch_size), self._watch, shown, on_epoch)
+            keep.restore()
+        interrupted = self._watch is not None and self._watch.interrupted
+        return TrainingRecord(
+            tuple(keep.losses), tuple(keep.stop_losses), keep.best_epoch, len(keep.losses), tuple(keep.rates),
+            interrupted,
+        )  # fmt: skip
+
+    def retrain(self, samples: Segments, rates: Sequence[float], slot: Slot | None = None) -> None:
+        """Train from the present weights on other samples; what the optimizer remembers is forgotten first.
+
+        Args:
+            samples: to learn from.
+            rates: the learning rate of each epoch; none leaves the weights as they are.
+            slot: where it is saved after each epoch, and goes on from.
+
+        Raises:
+            HistoryError: there is no stretch as long as a window and its horizon.
+        """
+        if not rates:
+            return
+        learned = self._drawn(samples, self._options.seed)
+        scheduled = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
+        stage = _Stage(self._prepared(learned), len(rates), [scheduled], None, slot)
+        stage.run(Batches(learned, self._options.batch_size), self._watch)
+
+    def _drawn(self, samples: Segments, seed: int | None) -> Drawn:
+        source = SubSequences(samples, self._spec.window_length, self._spec.horizons)
+        return Drawn(source, self._options.windows_per_epoch, seed)
+
+    def _prepared(self, learned: Drawn, later: Drawn | None = None) -> SeriesModel:
+        """Return the model that cuts its own sub-sequences out of rows to learn from, at the start of a stage."""
+        series, options = self._series, self._options
+        if series is None or later is not None or learned.shape[0] > series.learned.shape[0]:
+            self._series = series = self._compiled(learned, later)
+        for variable in series.optimizer.variables:
+            if "learning_rate" not in variable.path:
+                variable.assign(keras.ops.zeros_like(variable))
+        series.random.state.assign(keras.random.SeedGenerator(options.seed).state)
+        series.learn_from(learned.rows(0))
+        return series
+
+    def _compiled(self, learned: Drawn, later: Drawn | None) -> SeriesModel:
+        spec, options = self._spec, self._options
+        cut = Cut(spec.window_length, spec.horizons, spec.sensors, options.masked_ratio, options.seed)
+        most = learned.shape if self._most is None else self._drawn(self._most, None).shape
+        rows = max(most[0], learned.shape[0])
+        series = SeriesModel(
+            self._model,
+            cut,
+            build_loss(spec, options.loss),
+            (rows, learned.shape[1]),
+            None if later is None else later.shape,
+        )
+        series.compile(
+            optimizer=_Adam(options.learning_rate, options.clipnorm, options.clipvalue),
+            # Compiled by XLA, TensorFlow's LSTM is slow to start on a CPU and loses cuDNN on a GPU; JAX needs it.
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        series.optimizer.build(self._model.trainable_variables)
+        return series
+
+
+class _Stage:
+    """Some epochs of one training, those that an interrupted one has done left out."""
+
+    def __init__(
+        self, series: SeriesModel, epochs: int, schedule: list[Any], keep: _KeepBest | None, slot: Slot | None
+    ) -> None:
+        self._series, self._epochs, self._schedule = series, epochs, schedule
+        self._keep, self._slot = keep, slot
+
+    def run(
+        self,
+        batches: Batches,
+        watch: Watch | None = None,
+        shown: Batches | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        """Train."""
+        keep = self._keep
+        callbacks: list[Any] = [_Draw(batches), *self._schedule, *([keep] if keep is not None else [])]
+        done = self._take_up(callbacks)
+        if keep is not None and on_epoch is not None:
+            callbacks.append(_Tell(keep, on_epoch))
+            for epoch in range(done):
+                on_epoch(epoch + 1, keep.losses[epoch], keep.stop_losses[epoch + 1])
+        if done >= self._epochs or (keep is not None and keep.finished):
+            return
+        callbacks += [] if watch is None else watch.callbacks(self._slot)
+        self._series.fit(
+            batches,
+            validation_data=shown,
+            initial_epoch=done,
+            epochs=self._epochs,
             callbacks=callbacks,
             shuffle=False,
             verbose=0,
         )
-        keep.restore()
-    return TrainingRecord(
-        tuple(keep.losses), tuple(keep.stop_losses), keep.best_epoch, len(keep.losses), tuple(keep.rates)
-    )
+
+    def _take_up(self, callbacks: list[Any]) -> int:
+        """Return how many epochs are done, and add what saves the others."""
+        if self._slot is None:
+            return 0
+        save = _Save(self._slot, self._keep, self._schedule)
+        save.set_model(self._series)
+        state = self._slot.load()
+        callbacks += [save] if state is None else [_AtBegin(save, state), save]
+        return 0 if state is None else save.take_up(state)
 
 
-def retrain(
-    model: Any, spec: ModelSpec, samples: Segments, options: TrainingOptions, rates: Sequence[float]
-) -> None:
-    """Train a model that `train` has compiled once more, on other samples and for a given number of epochs.
+class _AtBegin(keras.callbacks.Callback):  # type: ignore[misc]
+    """Puts back what the schedule remembered, after it has begun."""
 
-    What the optimizer remembers is forgotten first; the weights are the caller's to reset.
+    def __init__(self, save: _Save, state: TrainingState) -> None:
+        super().__init__()
+        self._save, self._state = save, state
 
-    Args:
-        model: the model, changed in place.
-        spec: its shape.
-        samples: to learn from.
-        options: how; patience and schedule do not count.
-        rates: the learning rate of each epoch; none leaves the weights as they are.
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Put it back."""
+        self._save.take_up_schedule(self._state)
 
-    Raises:
-        HistoryError: there is no stretch as long as a window and its horizon.
-    """
-    if not rates:
-        return
-    for variable in model.optimizer.variables:
-        if "learning_rate" not in variable.path:
-            variable.assign(keras.ops.zeros_like(variable))
-    learned = _Batches(SubSequences(samples, spec.window_length, spec.horizons), options, drawn=True)
-    scheduled = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
-    model.fit(learned, epochs=len(rates), callbacks=[scheduled], shuffle=False, verbose=0)
+
+def _variables(series: SeriesModel) -> list[Any]:
+    """Return what training changes: weights, what is drawn at random, and what the optimizer remembers."""
+    return [*series.forecaster.variables, series.random.state, *series.optimizer.variables]
+
+
+def _values(series: SeriesModel) -> list[Any]:
+    return [keras.ops.convert_to_numpy(variable) for variable in _variables(series)]
 
 
 def _penalty(model: Any) -> float:
