@@ -22,10 +22,10 @@ from edge_agent.codecs import (
 )
 from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Rows
-from edge_agent.metrics import Tally
 from edge_agent.packets import Messages
 from edge_agent.row_collector import WHOLE_ROW, RowCollector
 from edge_agent.settings import MqttInput
+from edge_agent.tally import Tally
 from edge_agent.topics import TopicTemplate, compile_template
 
 log = logging.getLogger(__name__)

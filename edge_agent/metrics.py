@@ -7,7 +7,7 @@ are no label children to grow or to forget.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from edge_agent.board import REASONS, AssetBoard, BoardState
 from edge_agent.contract.types import Float32, Float64
 from edge_agent.events import BundleIdentity
+from edge_agent.tally import Tally
 from edge_agent.version import VERSION
 
 CONTENT_TYPE: str = exposition.CONTENT_TYPE_LATEST
@@ -26,43 +27,6 @@ _SERIES_PER_ASSET = 9
 _SERIES_PER_SENSOR = 2
 
 Family = CounterMetricFamily | GaugeMetricFamily
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the main loop counts; only it writes here.
-
-    Attributes:
-        connected, connects: the connection to the broker, now and how often.
-        messages, readings: received, the unusable readings included.
-        rejected: readings and messages not used, by reason.
-        scored: samples with a score.
-        unscored: samples without, by reason.
-        held_back: excursions that did not become an alarm at once, by reason.
-        alarm_events: by (severity, kind).
-        advised: events that advise to train anew.
-        suppressed: alarms that were not told of, by reason.
-        commands: of operators, by (name, result).
-        last_reading: when the last reading arrived, seconds since the epoch; NaN before the first.
-        outbox_pending, outbox_dropped, published: events on their way out.
-    """
-
-    connected: bool = False
-    connects: int = 0
-    messages: int = 0
-    readings: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    scored: int = 0
-    unscored: Counter[str] = field(default_factory=Counter)
-    held_back: Counter[str] = field(default_factory=Counter)
-    alarm_events: Counter[tuple[str, str]] = field(default_factory=Counter)
-    advised: int = 0
-    suppressed: Counter[str] = field(default_factory=Counter)
-    commands: Counter[tuple[str, str]] = field(default_factory=Counter)
-    last_reading: float = float("nan")
-    outbox_pending: int = 0
-    outbox_dropped: int = 0
-    published: int = 0
 
 
 @dataclass(frozen=True)

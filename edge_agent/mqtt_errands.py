@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_agent.contract.errors import BrokerError
-from edge_agent.mqtt import PahoClient, ReasonCode, loop_once, new_client
+from edge_agent.paho_client import PahoClient, ReasonCode, loop_once, new_client
 from edge_agent.settings import MqttSettings
 
 

@@ -30,6 +30,8 @@ class Outbox:
         self._waiting: deque[OutgoingMessage] = deque()
         self._lock = threading.Lock()
         self._dropped = 0
+        self.accepted = 0
+        """How many messages were put in since the start; those that do not wait any more are the oldest of them."""
 
     def __len__(self) -> int:
         """Return how many messages wait."""
@@ -43,6 +45,7 @@ class Outbox:
     def put(self, message: OutgoingMessage) -> None:
         """Append a message; when full, the oldest is dropped and counted."""
         with self._lock:
+            self.accepted += 1
             if len(self._waiting) >= self._capacity:
                 self._waiting.popleft()
                 self._dropped += 1

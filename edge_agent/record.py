@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from edge_agent.connection import MqttClient
 from edge_agent.contract.errors import ConfigurationError, HistoryError
 from edge_agent.contract.types import Rows
 from edge_agent.events import rfc3339, to_json
 from edge_agent.intake import Intake
-from edge_agent.metrics import Tally
-from edge_agent.mqtt import MqttClient, Subscription
 from edge_agent.packets import Messages
+from edge_agent.paho_client import Subscription
 from edge_agent.quality import QualityGate
 from edge_agent.recording import Recording
 from edge_agent.sensor_discovery import MOST_NAMES, SensorDiscovery
 from edge_agent.settings import Settings
+from edge_agent.tally import Tally
 from edge_agent.topics import OutputTopics
 from edge_agent.version import VERSION
 

@@ -57,7 +57,7 @@ def _running(settings: Settings) -> Iterator[Agent]:
     thread = threading.Thread(target=agent.run)
     thread.start()
     try:
-        assert agent.started.wait(PATIENCE_SECONDS)
+        assert agent.watch.started.wait(PATIENCE_SECONDS)
         yield agent
     finally:
         agent.request_stop()
@@ -85,8 +85,8 @@ def _wait_for_metric(agent: Agent, series: str, least: float) -> None:
 def _wait_until_ready(agent: Agent, listener: Listener) -> None:
     listener.wait_for(f"{ROOT}/status", b"online")
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while agent._unready():
-        assert time.monotonic() < deadline, agent._unready()
+    while agent.watch.unready():
+        assert time.monotonic() < deadline, agent.watch.unready()
 
 
 def _faulty(rows: int = 120, onset: int = 70, until: int | None = None) -> Float32:
@@ -116,7 +116,7 @@ def test_fault_becomes_an_alarm(broker: Broker, bundle: Path) -> None:
         schema = json.loads((SCHEMAS / "event.json").read_text(encoding="utf-8"))
         jsonschema.validate(event, schema)
         assert event["sensors"][0]["name"] == "pressure"
-        assert event["bundle"]["sha256"] == agent.bundle.sha256
+        assert event["bundle"]["sha256"] == agent.turns.bundle.sha256
         assert START + 65 <= event["time_epoch"] <= START + 90
         listener.wait_for(f"{ROOT}/alarm/p1", event["alarm_id"].encode())
         _wait_for_metric(agent, "forewarn_events_published_total", 2)
@@ -146,7 +146,7 @@ def test_a_machine_that_goes_off_ends_its_alarm(broker: Broker, bundle: Path, tm
     settings = _settings(copy, broker.port, alarms={"open_count": 2})
     with Listener(broker.port, f"{ROOT}/#") as listener, _running(settings) as agent:
         _wait_until_ready(agent, listener)
-        assert agent.pipeline.detector.alarm_rules.open_count == 2
+        assert agent.turns.pipeline.detector.alarm_rules.open_count == 2
         _publish(listener, "p1", values)
         end = json.loads(listener.wait_for(f"{ROOT}/event/p1", b'"end"'))
         assert (end["time_epoch"], end["end_reason"], end["score"]) == (START + 110, "off", None)
@@ -273,7 +273,7 @@ def test_events_wait_for_the_broker(bundle: Path, tmp_path: Path) -> None:
         listener.wait_for(f"{ROOT}/alarm/p1", b'"alarm_id"')
     agent.request_stop()
     thread.join(PATIENCE_SECONDS)
-    assert agent.tally.outbox_pending == 0
+    assert agent.turns.tally.outbox_pending == 0
     late.kill()
 
 

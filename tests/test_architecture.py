@@ -17,7 +17,7 @@ DETECTOR_MODULES = frozenset(
     f"edge_agent.{name}" for name in ("detector", "detector_state", "forecast_chain", "judge", "blame")
 )
 DOORS = {
-    "paho": "edge_agent.mqtt",
+    "paho": "edge_agent.paho_client",
     "onnxruntime": "edge_agent.forecaster",
     "onnxruntime.quantization": "trainer.quantize",
     "ai_edge_litert": "edge_agent.litert",
@@ -239,7 +239,7 @@ def test_the_project_keeps_the_rule(rule: Rule) -> None:
         (daemon_trains, {"edge_agent.a": "def lazy():\n    import trainer.fit"}),
         (daemon_trains, {"edge_agent.a": "import importlib\nimportlib.import_module('keras')"}),
         (trainer_intrudes, {"trainer.a": "from edge_agent.history_text import text_blocks"}),
-        (trainer_intrudes, {"trainer.a": "from edge_agent import mqtt"}),
+        (trainer_intrudes, {"trainer.a": "from edge_agent import connection"}),
         (other_doors, {"edge_agent.agent": "from paho.mqtt import client"}),
         (other_doors, {"trainer.fit": "def lazy():\n    import tensorflow as tf"}),
         (other_doors, {"edge_agent.forecaster": "from onnxruntime.quantization import quantize_dynamic"}),

@@ -153,12 +153,12 @@ def test_readings_of_a_maintenance_raise_nothing(broker: Broker, bundle: Path, t
             until = time.time() + 86400
             assert _command(listener, "maintenance", "w1", asset="p1", until=until)["status"] == "successful"
         agent = open_agent(settings.model_copy(update={"mqtt": settings.mqtt.model_copy(update={"port": 1})}))
-        agent.pipeline.gate.max_future_seconds = np.inf
+        agent.turns.pipeline.gate.max_future_seconds = np.inf
         messages = Messages(arrival=time.time())
         messages.add(b"plant/p1", _timed(values, time.time() + 60))
-        (rows,) = agent._intake.blocks([messages], 1000)
-        agent._meet_new_assets()
-        outcomes = agent.pipeline.feed(rows, time.time())
+        (rows,) = agent.turns._intake.blocks([messages], 1000)
+        agent.turns.orders.meet_new_assets()
+        outcomes = agent.turns.pipeline.feed(rows, time.time())
         assert np.nanmax(outcomes.score) > 1.0
         assert outcomes.events == []
         assert not outcomes.alarm.any()
@@ -184,12 +184,12 @@ def test_a_command_acts_once(broker: Broker, bundle: Path, tmp_path: Path) -> No
             _wait_for_metric(agent, "forewarn_samples_scored_total", 10)
             listener.publish(topic, json.dumps(request).encode())
             listener.wait_for(topic, b'"successful"')
-            assert agent.pipeline.detector.state.seen[0] == 0
+            assert agent.turns.pipeline.detector.state.seen[0] == 0
             _publish(listener, "p1", normal_values(30, 6), 40)
             _wait_for_metric(agent, "forewarn_samples_scored_total", 30)
             listener.publish(topic, json.dumps(request).encode(), retain=True)
             listener.wait_for(topic, b'"successful"', 2)
-            assert agent.pipeline.detector.state.seen[0] > 0
+            assert agent.turns.pipeline.detector.state.seen[0] > 0
             refused: list[tuple[str, dict[str, Any], str]] = [
                 ("reset", {"asset": "p9"}, "asset 'p9' is not known"),
                 ("explode", {"asset": "p1"}, "no such command"),
@@ -215,6 +215,6 @@ def test_control_is_off_until_configured(broker: Broker, bundle: Path, tmp_path:
         listener.publish(f"{ROOT}/cmd/mute/1", b'{"status":"init","asset":"p1","seconds":9}')
         _publish(listener, "p1", normal_values(30, 5))
         _wait_for_metric(agent, "forewarn_samples_scored_total", 10)
-        assert not agent._feedback.state.commands
+        assert not agent.turns.orders._feedback.state.commands
     with pytest.raises(ConfigurationError, match=r"control\.enabled: needs feedback\.directory"):
         open_agent(_settings(bundle, broker.port, control={"enabled": True}))

@@ -15,9 +15,9 @@ from edge_agent.codecs import JsonDecoder, PayloadFormat
 from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Rows
 from edge_agent.intake import Intake
-from edge_agent.metrics import Tally
 from edge_agent.packets import Messages
 from edge_agent.settings import MqttInput
+from edge_agent.tally import Tally
 
 SENSORS = ("flow", "pressure")
 ARRIVAL = 1_700_000_000.0

@@ -14,7 +14,8 @@ from edge_agent.board import AssetBoard
 from edge_agent.contract.errors import ConfigurationError
 from edge_agent.contract.types import Outcomes, QualityEvent, Rows, SensorQuality
 from edge_agent.events import BundleIdentity
-from edge_agent.metrics import CONTENT_TYPE, AgentMetrics, Facts, Tally
+from edge_agent.metrics import CONTENT_TYPE, AgentMetrics, Facts
+from edge_agent.tally import Tally
 from edge_agent.web import Pages, WebServer
 
 DEPLOY = Path(__file__).parent.parent / "deploy"

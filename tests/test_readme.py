@@ -13,8 +13,9 @@ import edge_agent.cli
 import trainer.cli
 from edge_agent.board import AssetBoard
 from edge_agent.events import BundleIdentity
-from edge_agent.metrics import AgentMetrics, Facts, Tally
+from edge_agent.metrics import AgentMetrics, Facts
 from edge_agent.settings import Settings
+from edge_agent.tally import Tally
 from tests.test_settings import setting_defaults
 
 ROOT = Path(__file__).parent.parent

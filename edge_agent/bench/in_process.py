@@ -13,10 +13,10 @@ from edge_agent.bench.load import Load, load_of
 from edge_agent.contract.types import Outcomes
 from edge_agent.detector import Detector, load_detector, open_detector
 from edge_agent.intake import Intake
-from edge_agent.metrics import Tally
 from edge_agent.packets import Messages
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import MqttInput
+from edge_agent.tally import Tally
 
 TOPIC = "bench/asset-"
 CHUNK = 256

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from edge_agent import mqtt
+from edge_agent import paho_client
 from edge_agent.back_off import LONGEST_DELAY_SECONDS, BackOff
+from edge_agent.connection import MqttClient
 from edge_agent.contract.errors import ConfigurationError
-from edge_agent.mqtt import MqttClient, Subscription, batched_reading_works
 from edge_agent.outbox import OutgoingMessage
 from edge_agent.packets import Messages
+from edge_agent.paho_client import Subscription, batched_reading_works
 from edge_agent.settings import MqttSettings
 from tests.broker import PATIENCE_SECONDS, Broker, Listener, broker
 
@@ -248,7 +249,7 @@ def test_this_paho_is_read_in_batches(
 ) -> None:
     """The rehearsal passes with the installed paho; where one does not, `auto` reads plainly, `batched` is refused."""
     assert batched_reading_works() == ""
-    monkeypatch.setattr(mqtt._BatchedClient, "_create_socket", lambda client: client._open())
+    monkeypatch.setattr(paho_client.BatchedClient, "_create_socket", lambda client: client._open())
     assert "socket" in batched_reading_works()
     with _client(_settings(1)) as client:
         assert client.reader == "plain"

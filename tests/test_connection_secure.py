@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import trustme
 
+from edge_agent.connection import MqttClient
 from edge_agent.contract.errors import BrokerError
-from edge_agent.mqtt import MqttClient, Subscription
 from edge_agent.mqtt_errands import try_broker
 from edge_agent.outbox import OutgoingMessage
+from edge_agent.paho_client import Subscription
 from edge_agent.settings import MqttSettings
 from tests.broker import PATIENCE_SECONDS, Broker, find_mosquitto
 
