@@ -29,6 +29,9 @@ class StepOps(Protocol[Tensor]):
     def affine(self, tensor: Tensor, kernel: Float32, bias: Float32, name: str) -> Tensor:
         """Return tensor @ kernel + bias; the name marks what may be quantised."""
 
+    def gates(self, tensor: Tensor, kernel: Float32, bias: Float32, name: str) -> list[Tensor]:
+        """Return the four parts of equal width of tensor @ kernel + bias; the name marks what may be quantised."""
+
     def product(self, tensor: Tensor, kernel: Float32) -> Tensor:
         """Return tensor @ kernel, along the last axis."""
 
@@ -132,8 +135,7 @@ def _lstm(
 ) -> tuple[Tensor, Tensor]:
     kernel, recurrent, bias = weights.layers[number]
     joined = np.concatenate([kernel, recurrent])
-    sums = ops.affine(ops.concat([below, hidden]), joined, bias, f"lstm_{number}")
-    i, f, c, o = ops.split(sums, [len(recurrent)] * 4)
+    i, f, c, o = ops.gates(ops.concat([below, hidden]), joined, bias, f"lstm_{number}")
     kept = ops.multiply(ops.sigmoid(f), cell)
     new = ops.multiply(ops.sigmoid(i), ops.tanh(c))
     cell = ops.add(kept, new)

@@ -29,6 +29,10 @@ class KerasOps:
         """See `trainer.step.StepOps`."""
         return keras.ops.add(keras.ops.matmul(tensor, kernel), bias)
 
+    def gates(self, tensor: Any, kernel: Float32, bias: Float32, name: str) -> list[Any]:
+        """See `trainer.step.StepOps`."""
+        return self.split(self.affine(tensor, kernel, bias, name), [len(bias) // 4] * 4)
+
     def product(self, tensor: Any, kernel: Float32) -> Any:
         """See `trainer.step.StepOps`."""
         return keras.ops.matmul(tensor, kernel)
