@@ -23,8 +23,6 @@ from edge_agent.tiles import Tile, places_of, tiles_of
 
 RESUMING = 10
 """Samples without a score after a gap that starts over."""
-RECALL = 0.99
-"""Of a dead sensor's forecast each sample: forgotten within hundreds of samples, as it has nothing to go by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class ForecastChain:
                 (int(tile.position[at, column]), event) for at, column, event in passed.events
             ]
             course = self._course(state, rows, tick, passed)
-            for first, end in self._parts(state, rows, tick, course):
+            for first, end in self._parts(state, rows, tick, course, passed.dead):
                 part = slice(first, end)
                 yield from self._follow(state, tile, rows, tick, passed, course, part, followed)
 
@@ -142,7 +140,7 @@ class ForecastChain:
         return resting, gone
 
     def _parts(
-        self, state: DetectorState, rows: Places, tick: Int64, course: _Course
+        self, state: DetectorState, rows: Places, tick: Int64, course: _Course, dead: Bool | None
     ) -> list[tuple[int, int]]:
         """Return first and end of the parts of a tile's columns in which nothing changes but at the first."""
         ticks = tick.shape[1]
@@ -155,6 +153,9 @@ class ForecastChain:
             if flag is not None:
                 cut[1:] |= (flag[:, 1:] != flag[:, :-1]).any(axis=0)
         warmup = self._manifest.warmup_ticks
+        if dead is not None and np.count_nonzero(dead):
+            # What is fed for a dead sensor depends on what was learnt with the first sample of a stretch.
+            cut[1:] |= self._scorer.learnt(state.scoring.stretch[rows], tick)[:, :-1].any(axis=0)
         cuts = {0, ticks, *np.flatnonzero(cut).tolist()}
         cuts |= {at for at in np.unique(warmup - state.seen[rows]).tolist() if 0 < at < ticks}
         if course.lost is not None:
@@ -286,7 +287,7 @@ class ForecastChain:
             filled, known = scaled[:, first:end], None if present is None else present[:, first:end]
             if known is not None:
                 dead = None if passed.dead is None else passed.dead[:, part][:, first]
-                filled = self._filled(filled, known[:, 0], dead, pending[:, first])
+                filled = self._filled(state, rows, filled, known[:, 0], dead, pending[:, first])
             inputs = self._layout.rows(filled, known, tick[:, first:end])
             if first == 0 and len(lost):
                 self._prime(state, np.arange(len(state.seen))[rows][lost], inputs[lost, 0])
@@ -295,17 +296,21 @@ class ForecastChain:
         state.pending[rows] = ahead[:, -1]
         return pending
 
-    def _filled(self, scaled: Float32, present: Bool, dead: Bool | None, pending: Float32) -> Float32:
-        """Return samples (B, L, F), of which cells of the first are filled by the forecast (B, F) where not `present`.
+    def _filled(
+        self, state: DetectorState, rows: Places, scaled: Float32, present: Bool, dead: Bool | None,
+        pending: Float32,
+    ) -> Float32:  # fmt: skip
+        """Return samples (B, L, F), of which cells of the first are filled where not `present` (B, F).
 
-        That of a dead sensor is held back: fed with its own forecasts for long, a slow sensor's runs away, and those
-        of the others with it.
+        A reading that is missing now is filled by the forecast (B, F). That of a dead sensor learns from the others
+        what it cannot know itself: fed with its own forecasts for long it wanders off, and theirs with it.
         """
-        if dead is not None:
-            held = np.clip(RECALL * pending, self._model.low, self._model.high)
-            pending = np.where(dead, held, pending)
-        filled = scaled.copy()
-        filled[:, 0] = np.where(present, scaled[:, 0], pending)
+        filled, first = scaled.copy(), scaled[:, 0]
+        if dead is not None and np.count_nonzero(dead):
+            bias, offset = state.scoring.bias[rows], state.scoring.offset[rows]
+            likely = self._scorer.unheard(bias, offset, first, pending, present)
+            pending = np.where(dead & self._model.judged, likely, pending)
+        filled[:, 0] = np.where(present, first, pending)
         return filled
 
     def _prime(self, state: DetectorState, asset: Int64, inputs: Float32) -> None:

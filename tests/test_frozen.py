@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.contract.frozen import LEAST_LIMIT, NEVER, follow_hold, hold_limits, longest_hold
+from edge_agent.contract.frozen import LEAST_LIMIT, NEVER, Holds, follow_hold, hold_limits, longest_holds
 from edge_agent.contract.types import Float32
 
 NAN = np.float32(np.nan)
@@ -43,7 +43,7 @@ def test_the_longest_hold_of_noise_is_found_and_its_ends_are_left_out() -> None:
     noise = np.round(rng.normal(50.0, 3.0, 2000), 2)
     noise[100:106] = 50.0
     noise[500:700] = 0.0
-    assert longest_hold([_column(noise.tolist()), _column([50.0, 50.0, 51.0])]) == 6
+    assert longest_holds([_column(noise.tolist()), _column([50.0, 50.0, 51.0])]) == Holds(6)
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,16 @@ def test_the_longest_hold_of_noise_is_found_and_its_ends_are_left_out() -> None:
 )
 def test_a_sensor_that_holds_by_nature_has_no_longest_hold(values: Float32) -> None:
     """Constant, binary, slow quantised and parked sensors give 0, which switches the check off."""
-    assert longest_hold([values.astype(np.float32)]) == 0
+    assert longest_holds([values.astype(np.float32)]) == Holds()
+
+
+@pytest.mark.parametrize(("sign", "name"), [(1.0, "low"), (-1.0, "high")])
+def test_an_end_that_noise_is_cut_off_at_has_a_hold_of_its_own(sign: float, name: str) -> None:
+    """What comes to an end of its range often, and stays by chance alone, is known there; what parks there is not."""
+    rng = np.random.default_rng(1)
+    stops = np.arange(20_000) % 200 < 60
+    noise = np.maximum(rng.normal(np.where(stops, 0.0, 50.0), 0.02).round(2), 0.0)
+    cut = longest_holds([(sign * noise).astype(np.float32)])
+    assert 1 < getattr(cut, name) <= 2 * LEAST_LIMIT
+    parked = longest_holds([(sign * np.where(stops, 0.0, noise)).astype(np.float32)])
+    assert parked.inside and not getattr(parked, name)

@@ -22,7 +22,7 @@ from edge_agent.contract.scoring import (
     ScoringState,
     fit_scoring,
 )
-from edge_agent.contract.types import Bool, Float64
+from edge_agent.contract.types import Bool, Float32, Float64
 
 WIDTH = 4
 SPANS = (1, 5, 15)
@@ -50,6 +50,13 @@ def _walk(scorer: Scorer, residual: Float64, level: Float64, present: Bool) -> S
     return state
 
 
+def _with(level: Float64, filler: float) -> Float32:
+    """Return levels with something in place of the third sensor's."""
+    filled = level.astype(np.float32)
+    filled[:, 2] = filler
+    return filled
+
+
 def _fused(scorer: Scorer, statistics: Float64) -> Float64:
     """Return the fused statistic where everything is as usual as in the history and no range is left."""
     return scorer.fuse(scorer.aspects(statistics, np.zeros(len(statistics))), NOTHING_USUAL)
@@ -66,6 +73,18 @@ def test_missing_sensors_give_the_marginal_distance(pattern: list[bool], seed: i
     marginal = np.linalg.inv(correlation[np.ix_(seen, seen)])
     square = np.einsum("nsi,ij,nsj->ns", z[:, :, seen], marginal, z[:, :, seen]) * WIDTH / len(seen)
     np.testing.assert_allclose(found, np.sqrt(square), rtol=1e-9)
+
+
+def test_what_is_missing_is_expected_from_the_others_by_regression() -> None:
+    """In place of a missing sensor stands the least-squares guess by the others, and readings stay as they are."""
+    rows = _normal(4000, 3)
+    correlation, seen = np.asarray(np.corrcoef(rows, rowvar=False)), np.array([True, False, True, True])
+    z = rows / rows.std(axis=0)
+    found = Mahalanobis(correlation).expected(z[:, None], np.tile(seen, (len(z), 1)))[:, 0]
+    centred = z - z.mean(axis=0)
+    weights = np.linalg.lstsq(centred[:, seen], centred[:, 1], rcond=None)[0]
+    np.testing.assert_allclose(found[:, 1], z[:, seen] @ weights, atol=1e-8)
+    np.testing.assert_array_equal(found[:, seen], z[:, seen])
 
 
 def test_contributions_sum_to_the_squared_distance() -> None:
@@ -384,6 +403,33 @@ def test_a_missing_sensor_keeps_what_is_known_of_it(model: ScoringModel) -> None
     scorer.follow(state, nothing, nothing, np.zeros(nothing.shape, np.bool_), np.arange(3 * BIAS_TICKS)[None])
     assert (state.bias == 0.7).all()
     assert (state.offset == 0.3).all()
+
+
+def test_what_a_dead_sensor_reads_is_told_by_the_residuals_of_the_others(model: ScoringModel) -> None:
+    """The others' residuals make the guess of a dead sensor's reading better than its forecast, whatever it holds."""
+    level, pending = _normal(300, 7), _normal(300, 7) - 0.3 * _normal(300, 8)
+    present, zero = np.ones(level.shape, np.bool_), np.zeros((300, 1, WIDTH))
+    present[:, 2] = False
+    guesses = [
+        Scorer(model).unheard(zero, zero, _with(level, filler), pending.astype(np.float32), present)
+        for filler in (np.nan, 1e6)
+    ]
+    np.testing.assert_array_equal(guesses[0], guesses[1])
+    error, plain = guesses[0][:, 2] - level[:, 2], pending[:, 2] - level[:, 2]
+    assert np.mean(error**2) < 0.8 * np.mean(plain**2)
+
+
+def test_a_forecast_that_is_never_held_against_a_reading_is_drawn_back(model: ScoringModel) -> None:
+    """However far off a dead sensor's forecast begins, it ends at what the others' levels say, inside its range."""
+    level = np.tile(model.level_centre, (1, 1)).astype(np.float32)
+    present, zero = np.ones(level.shape, np.bool_), np.zeros((1, 1, WIDTH))
+    present[:, 2] = False
+    scorer, pending = Scorer(model), level.copy()
+    pending[:, 2] = 50.0
+    for _ in range(800):
+        pending[:, 2] = scorer.unheard(zero, model.residual_centre * zero, level, pending, present)[:, 2]
+        assert model.low[2] <= pending[0, 2] <= model.high[2]
+    assert abs(pending[0, 2] - level[0, 2]) < 0.1 * model.level_scale[2] + 120 * abs(model.residual_centre[2])
 
 
 def test_a_machine_that_never_moved_is_only_range_guarded() -> None:

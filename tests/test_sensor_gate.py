@@ -1,5 +1,6 @@
 """Laws of the sensor gate: dead sensors are reported and masked, the others go on, however samples are fed."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import ConfigurationError
+from edge_agent.contract.frozen import LEAST_LIMIT
 from edge_agent.contract.quality_state import QualityState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
 from edge_agent.contract.types import Float32
@@ -214,6 +216,18 @@ def test_rest_at_the_end_of_the_range_is_no_freeze() -> None:
     values[50:, 0] = 0.0
     values[50:, 1] = MANIFEST.sensors[1].minimum
     assert not _gated(values).events
+
+
+def test_who_never_stands_still_at_its_end_is_frozen_there() -> None:
+    """Where the history shows what chance holds at an end of the range, a longer run there is reported, not beyond."""
+    known = replace(MANIFEST.sensors[1], longest_hold_low=5)
+    manifest = replace(MANIFEST, sensors=(MANIFEST.sensors[0], known, *MANIFEST.sensors[2:]))
+    values = _normal(ROWS, 7)
+    values[50:, 1] = known.minimum
+    passed = run_gate(SensorGate(manifest), values[:, None])
+    assert passed.facts()[0] == ("start", 50 + LEAST_LIMIT, [(known.name, "frozen")])
+    values[50:, 1] = known.minimum - 0.01
+    assert not run_gate(SensorGate(manifest), values[:, None]).events
 
 
 def test_sensors_that_fail_at_once_are_one_event() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.contract.frozen import longest_hold
+from edge_agent.contract.frozen import longest_holds
 from edge_agent.contract.spike import largest_step, usual_spike
 from edge_agent.contract.stale import longest_absence
 from edge_agent.contract.types import Float32
@@ -15,13 +15,15 @@ class Habits:
     """One sensor's; the fields stand in the manifest under the same names, see `SensorSpec`."""
 
     longest_hold: int
+    longest_hold_low: int
+    longest_hold_high: int
     longest_absence: int
     largest_step: float
     usual_step: float
     usual_spike: float
 
 
-UNKNOWN = Habits(0, 0, 0.0, 0.0, 0.0)
+UNKNOWN = Habits(0, 0, 0, 0, 0.0, 0.0, 0.0)
 """Switches every check off that needs to know."""
 
 
@@ -34,9 +36,12 @@ def sensor_habits(tables: Sequence[Float32]) -> list[Habits]:
     found = []
     for sensor in range(tables[0].shape[1]):
         columns = [table[:, sensor] for table in tables]
+        holds = longest_holds(columns)
         found.append(
             Habits(
-                longest_hold(columns),
+                holds.inside,
+                holds.low,
+                holds.high,
                 longest_absence(columns),
                 largest_step(columns),
                 usual_step(columns),

@@ -57,7 +57,7 @@ CHUNK = graph_file("chunk")
 class SensorSpec:
     """One sensor: its name, unit, the range seen in training, its scaling, and how its readings behave.
 
-    The last five come from the whole history; 0 is unknown and switches the check off that needs it.
+    The last seven come from the whole history; 0 is unknown and switches the check off that needs it.
     """
 
     name: str
@@ -69,6 +69,10 @@ class SensorSpec:
     constant: bool = False
     longest_hold: int = 0
     """Equal readings in a row, at most; see `frozen.py`."""
+    longest_hold_low: int = 0
+    """Those at the minimum."""
+    longest_hold_high: int = 0
+    """Those at the maximum."""
     longest_absence: int = 0
     """Samples in a row without a reading, at most; see `stale.py`."""
     largest_step: float = 0.0

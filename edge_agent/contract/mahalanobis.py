@@ -86,6 +86,13 @@ class Mahalanobis:
                 result[chosen] = (z[chosen] * pattern) @ self._masked_precision(pattern)
         return result
 
+    def expected(self, z: Float64, present: Bool) -> Float64:
+        """Return z (n, S, F) with the conditional mean in place of what is missing in `present` (n, F).
+
+        Of a normal distribution `E[z_m | z_o] = R_mo R_oo^-1 z_o`: the best linear guess of a sensor by all others.
+        """
+        return np.asarray(np.where(present[:, None], z, self.projected(z, present) @ self.correlation))
+
     def contributions(self, z: Float64, present: Bool | None) -> Float64:
         """Return each sensor's part of the squared distance, (n, S, F); they sum to it."""
         return np.asarray(z * self.projected(z, present))

@@ -49,6 +49,9 @@ corrected. Forecasts of a machine whose sensors wander are a little off for good
 residuals see best: without a correction its normal operation hides ten times larger faults (docs/decisions/0014)."""
 OFFSET_PACE = 0.1
 """Of the usual pace beyond that: a fault of hours is hardly learnt, and an asset that begins far off soon is not."""
+ANCHOR = 0.01
+"""Of what the others' levels say of a dead sensor, each sample: soon enough for what runs away, and slow beside the
+residuals, which say far more of each other than levels do (docs/decisions/0020)."""
 BASELINE_SPAN = 15
 """The longest span that an accepted baseline is taken from."""
 FARTHEST = 1.0 - 1e-6
@@ -309,6 +312,16 @@ class Scorer:
         cuts = np.flatnonzero((stretch[:, 1:] != stretch[:, :-1]).any(axis=0)) + 1
         return list(pairwise((0, *cuts.tolist(), ticks)))
 
+    def learnt(self, stretch: Int64, tick: Int64) -> Bool:
+        """Return (B, L) with which samples bias and offset learn: the first of each stretch.
+
+        Args:
+            stretch: (B,) of the samples before.
+            tick: (B, L).
+        """
+        stretches = np.concatenate([stretch[:, None], tick // BIAS_TICKS], axis=1)
+        return np.asarray(stretches[:, 1:] != stretches[:, :-1])
+
     def _learn(self, state: ScoringState, stretch: Int64) -> None:
         """Let bias and offset of assets (B,) learn of the stretch that is over."""
         over = stretch != state.stretch
@@ -546,6 +559,32 @@ class Scorer:
         level = np.where(self.model.judged, state.level[:, place], 0.0)
         residual = np.where(self.model.judged, state.residual[:, place] / spread, 0.0)
         return np.asarray(level @ self._level.whitening), np.asarray(residual @ self._residual.whitening)
+
+    def unheard(
+        self, bias: Float64, offset: Float64, level: Float32, pending: Float32, present: Bool
+    ) -> Float64:
+        """Return (B, F) what sensors of which nothing is heard most likely read, scaled units, within the range seen.
+
+        The forecast, moved by what the others' residuals say of its own: the update of a Kalman filter, whose gain is
+        that of the residuals' correlation (Kalman 1960). A forecast that is never held against a reading wanders off
+        in the end: each sample it is drawn a little towards what the others' levels say.
+
+        Args:
+            bias: (B, 1, F) of the assets.
+            offset: (B, 1, F) of the assets.
+            level: (B, F) scaled units; what stands in a missing cell is not used.
+            pending: (B, F) what was forecast of it, scaled units.
+            present: (B, F) which cells count.
+        """
+        model = self.model
+        missed = np.where(present, level - pending, 0.0)[:, None]
+        known = np.where(present, level, 0.0)[:, None]
+        u = _standardised(missed, self._residual_rate, self._residual_shift + offset / BOUND)
+        v = _standardised(known, self._level_rate, self._level_shift + bias / BOUND)
+        surprise = (self._residual.expected(u, present) + offset)[:, 0] * model.residual_scale
+        told = (self._level.expected(v, present) + bias)[:, 0] * model.level_scale + model.level_centre
+        expected = pending + surprise + model.residual_centre
+        return np.clip(expected + ANCHOR * (told - expected), model.low, model.high)
 
     def expected_level(self, state: Averages) -> Float64:
         """Return (n, F) what the other sensors' levels say each should read, scaled units.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edge_agent.contract.bundle import Manifest
-from edge_agent.contract.frozen import follow_hold, hold_limits
+from edge_agent.contract.frozen import NEVER, follow_hold, hold_limits
 from edge_agent.contract.grid import UNSET
 from edge_agent.contract.possible_range import DEAD_AFTER, configure_range, possible_range
 from edge_agent.contract.quality_state import (
@@ -149,6 +149,9 @@ class SensorGate:
         self._stale = stale_limits([one.longest_absence for one in self._sensors], self._silence)
         self._stale[exogenous] = np.iinfo(self._stale.dtype).max
         self._hold = hold_limits([one.longest_hold for one in self._sensors])
+        self._hold_low = hold_limits([one.longest_hold_low for one in self._sensors])
+        self._hold_high = hold_limits([one.longest_hold_high for one in self._sensors])
+        self._odd_hold = np.minimum(self._hold, np.minimum(self._hold_low, self._hold_high))
         self._leap = leap_limits([one.largest_step for one in self._sensors])
         span = np.where(unknown, 0.0, scaling.maximum - scaling.minimum)
         self._spike = spike_limits([one.usual_spike for one in self._sensors], span)
@@ -234,7 +237,7 @@ class SensorGate:
         ordinary &= values <= self._high
         if np.count_nonzero(step) < step.size:
             hold = _holds(state.hold[rows], step == 0.0)
-            ordinary &= hold <= self._hold
+            ordinary &= hold <= self._odd_hold
         odd = tick[:, :1] - state.last_tick[rows][:, None] != 1
         odd |= state.watched[rows][:, None]
         if tick.shape[1] > 1:
@@ -301,14 +304,21 @@ class SensorGate:
         after.origin = np.where(present, np.where(out & ~spike, previous, unknown), after.origin)
         wild = leaps_out(previous, values, self._spike, after.masked) & ~spike
         hold = follow_hold(after.hold, previous, values, present)
-        resting = (values <= self._minimum) | (values >= self._maximum)
-        after.hold = np.where(resting & (hold > self._hold), 1, hold).astype(np.int32)
+        limit = self._hold_limit(values)
+        # Started anew where it may last for ever: a machine that stands is hardly ever looked at closely.
+        after.hold = np.where((limit == NEVER) & (hold > self._odd_hold), 1, hold).astype(np.int32)
         after.absent = follow_absence(after.absent, present)
         converted, alike = self._follow_jumps(after, values, leap)
         spike &= ~converted & ~is_dead(after.reason)
         impossible = present & ~converted & ~((values >= self._low) & (values <= self._high))
         after.value = np.where(present, values, previous)
-        return _Seen(present, spike, impossible, converted, alike, present & (after.hold > self._hold), wild)
+        return _Seen(present, spike, impossible, converted, alike, present & (after.hold > limit), wild)
+
+    def _hold_limit(self, values: Float32) -> Int32:
+        """Return (B, F) how many readings in a row may equal these: at and beyond an end of the range its own rule."""
+        limit = np.where(values == self._minimum, self._hold_low, self._hold)
+        limit = np.where(values == self._maximum, self._hold_high, limit)
+        return np.where((values < self._minimum) | (values > self._maximum), NEVER, limit)
 
     def _follow_jumps(self, after: QualityState, values: Float32, leap: Bool) -> tuple[Bool, Bool]:
         """Follow unit jumps; returns (B, F) which readings speak for one, and which say nothing of one."""
