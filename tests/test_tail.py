@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from edge_agent.contract.tail import LEAST_RATE, Tail, cluster_peaks, fit_pareto, fit_tail
+from edge_agent.contract.tail import LEAST_RATE, LEAST_SHAPE, Tail, cluster_peaks, fit_pareto, fit_tail
 from edge_agent.contract.types import Float64
 
 
@@ -28,12 +28,27 @@ def test_a_pareto_tail_is_found_again(shape: float, scale: float) -> None:
     assert found_shape == pytest.approx(shape, abs=0.08)
 
 
-def test_a_bounded_tail_is_taken_as_exponential() -> None:
-    """No finite value is ever called impossible: negative shapes become zero with the mean as scale."""
+def test_a_bounded_tail_bends_as_far_as_the_data_shows() -> None:
+    """A shape below 0 is found again; the rate of what was never exceeded falls as an exponential, not to nothing."""
+    excess = stats.genpareto.rvs(-0.3, size=4000, random_state=3)
+    shape, scale = fit_pareto(excess)
+    assert shape == pytest.approx(-0.3, abs=0.05)
+    assert scale == pytest.approx(1.0, rel=0.05)
+    rows = 1.0 - stats.uniform.rvs(size=20_000, random_state=4) ** 0.3
+    tail, weeks = _tail(rows), 20_000 * 60.0 / (7 * 86_400)
+    assert tail.shape < -0.1
+    assert tail.rate(np.array([tail.end]))[0] == pytest.approx(1.0 / weeks)
+    beyond = np.log(tail.rate(tail.end + np.array([0.0, 0.1, 0.2, 10.0])))
+    assert beyond[1] - beyond[0] == pytest.approx(beyond[2] - beyond[1])
+    assert np.isfinite(beyond).all()
+
+
+def test_the_least_shape_keeps_the_mean() -> None:
+    """What bends more than can be estimated gets the least shape, with the mean that it has."""
     excess = stats.uniform.rvs(size=500, random_state=3)
     shape, scale = fit_pareto(excess)
-    assert shape == 0.0
-    assert scale == pytest.approx(excess.mean())
+    assert shape == LEAST_SHAPE
+    assert scale / (1.0 - shape) == pytest.approx(excess.mean())
 
 
 @settings(max_examples=30, deadline=None)
@@ -48,12 +63,13 @@ def test_larger_values_are_never_less_rare(seed: int, heavy: bool, separation: i
     assert rates.min() >= LEAST_RATE
 
 
-@pytest.mark.parametrize("heavy", [False, True])
-def test_value_at_inverts_rate(heavy: bool) -> None:
+@pytest.mark.parametrize("kind", ["heavy", "straight", "bounded"])
+def test_value_at_inverts_rate(kind: str) -> None:
     """The value that is exceeded r times a week has the rate r, wherever the tail can say so."""
     rng = np.random.default_rng(1)
-    tail = _tail(rng.standard_t(3, 20_000) ** 2 if heavy else np.abs(rng.normal(size=20_000)))
-    assert (tail.shape > 1e-9) == heavy
+    draw = {"heavy": rng.standard_t(3, 20_000) ** 2, "straight": rng.exponential(size=20_000)}
+    tail = _tail(draw.get(kind, 1.0 - rng.random(20_000) ** 0.3))
+    assert {"heavy": tail.shape > 0.1, "straight": abs(tail.shape) < 0.2, "bounded": tail.shape < -0.1}[kind]
     for rate in (tail.rate_at_start, 1.0, 0.1, 1e-4):
         assert tail.rate(np.array([tail.value_at(rate)]))[0] == pytest.approx(rate, rel=1e-6)
     assert tail.value_at(10 * tail.rate_at_start) == tail.start

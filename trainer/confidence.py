@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.contract.tail import LEAST_CLUSTERS, Tail, fit_pareto
+from edge_agent.contract.tail import LEAST_CLUSTERS, Tail, end_excess, fit_pareto, log_share
 from edge_agent.contract.threshold import Threshold
 from trainer.benchmark.poisson import CONFIDENCE, poisson_interval
 
@@ -74,9 +74,8 @@ def _tail_interval(tail: Tail, value: float, excursions: int, weeks: float) -> t
     for draw in range(DRAWS):
         count = max(int(rng.poisson(excursions)), LEAST_CLUSTERS // 2)
         shape, scale = fit_pareto(_draw(tail, count, rng))
-        excess = max(value - tail.start, 0.0) / scale
-        log_share = -excess if shape < 1e-9 else -np.log1p(shape * excess) / shape
-        rates[draw] = count / weeks * np.exp(log_share)
+        excess = np.array([max(value - tail.start, 0.0) / scale])
+        rates[draw] = count / weeks * np.exp(log_share(excess, shape, end_excess(shape, count))[0])
     ends = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(rates, [ends, 1.0 - ends])
     return float(low), float(high)
@@ -87,6 +86,6 @@ def _draw(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Return excesses (count,) of the fitted tail."""
     share = 1.0 - rng.random(count)
-    if tail.shape < 1e-9:
+    if abs(tail.shape) < 1e-9:
         return np.asarray(-tail.scale * np.log(share))
     return np.asarray(tail.scale / tail.shape * (share**-tail.shape - 1.0))

@@ -106,9 +106,11 @@ def follow_blocks(
 
 
 def normalisers_of(aspects: Float64, length: int, least: Float64) -> tuple[Float64, Float32]:
-    """Run over the rows of one asset's history, as `follow_blocks` would row after row.
+    """Run over the rows of one asset's history, as `follow_blocks` does with an asset that knows the history already.
 
-    Blocks that come first are divided by the maximum of the first of all, as there is nothing before them.
+    Each block is held against the ones before it, of which those at the end of the history come before its first: an
+    asset in service begins with these (`TrailingState.start`). Held against the few that there are before them, more
+    of the first rows would stand out than ever do again, and the threshold would be that of a beginning.
 
     Args:
         aspects: (n, G) finite, in order.
@@ -123,7 +125,8 @@ def normalisers_of(aspects: Float64, length: int, least: Float64) -> tuple[Float
     maxima = np.maximum.reduceat(aspects[: max(blocks, 1) * length], first, axis=0).astype(np.float32)
     found = np.empty(aspects.shape)
     for number in range(-(-len(aspects) // length)):
-        before = maxima[max(0, number - BLOCKS) : number] if number else maxima[:1]
+        known = min(BLOCKS, len(maxima) - (number < len(maxima)))
+        before = maxima[np.arange(number - known, number)] if known else maxima
         found[number * length : (number + 1) * length] = _normaliser(before[None], least)
     return found, maxima[-BLOCKS:]
 
