@@ -55,7 +55,7 @@ def test_streaming_goes_on_where_the_history_ends(before: int, after: int, seed:
 @settings(max_examples=40, deadline=None)
 @given(blocks=st.integers(2, 2 * BLOCKS), more=st.integers(0, LENGTH - 1), seed=st.integers(0, 1000))
 def test_a_history_is_judged_as_by_an_asset_that_knows_it(blocks: int, more: int, seed: int) -> None:
-    """The history's rows have the normalisers of an asset that lives them for the second time, without their own block."""
+    """The history's rows have the normalisers of an asset that lives them again, but for their own block."""
     rows = _rows(blocks * LENGTH + more, seed)
     found, recent = normalisers_of(rows, LENGTH, LEAST)
     if blocks > BLOCKS:

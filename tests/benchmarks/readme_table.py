@@ -81,6 +81,7 @@ WANTED = (
     Wanted("plant", "time_in_alarm_ratio", "Plant: normal time in alarm", most=0.02),
     Wanted("plant", "drifting_time_in_alarm_ratio", "Drifting plant: normal time in alarm", most=0.02),
     Wanted("plant", "event_recall", "Plant: faults found", least=0.95),
+    Wanted("plant", "drifting_event_recall", "Drifting plant: faults found", least=0.95),
     Wanted("plant", "top1_sensor", "Plant: first sensor named is to blame", least=0.70),
     Wanted("skab-contaminated", "loss_f1", "SKAB, 3 % contaminated history: loss of F1", most=0.04),
     Wanted("skab-missing", "loss_roc_auc", "SKAB, 10 % of cells missing: loss of ROC-AUC", most=0.02),
