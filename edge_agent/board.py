@@ -177,7 +177,7 @@ class AssetBoard:
         have = len(self._state.score)
         if assets <= have:
             return
-        grown = BoardState.blank(max(assets, 2 * have), self._sensor_count)
+        grown = BoardState.blank(max(assets, have + have // 8), self._sensor_count)
         for item in fields(BoardState):
             getattr(grown, item.name)[:have] = getattr(self._state, item.name)
         self._state = grown

@@ -65,14 +65,10 @@ class Detector:
         """How many excursions did not become an alarm at once, by the rule that held them back."""
 
     def ensure_assets(self, count: int) -> None:
-        """Make room for `count` assets; room grows by at least a half, so that growing is rare."""
+        """Make room for `count` assets; room grows by at least an eighth: growing is rare, and little is spare."""
         have = len(self.state.last_tick)
-        if count <= have:
-            return
-        grown = self._zero(max(count, have + have // 2))
-        for name, array in grown.arrays().items():
-            array[:have] = self.state.arrays()[name]
-        self.state = grown
+        if count > have:
+            self.state.append(self._zero(max(count - have, have // 8)))
 
     def process(self, samples: Samples) -> Outcomes:
         """Score samples, those of each asset in their order; events come in the order of the samples."""

@@ -96,6 +96,13 @@ class DetectorState:
             own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
         return own
 
+    def append(self, more: "DetectorState") -> None:
+        """Put the rows of another state behind these, array by array: two copies of all would be the peak of memory."""
+        for name, array in more.arrays().items():
+            part, _, field_name = name.rpartition(".")
+            owner = getattr(self, part) if part else self
+            setattr(owner, field_name, np.concatenate([getattr(owner, field_name), array]))
+
     def to_bytes(self) -> bytes:
         """Return the state as bytes that `from_bytes` of the same version reads."""
         stream = io.BytesIO()

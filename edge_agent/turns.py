@@ -16,6 +16,7 @@ from edge_agent.detector import Detector
 from edge_agent.events import BundleIdentity
 from edge_agent.feedback import Feedback
 from edge_agent.feedback_file import FeedbackFile
+from edge_agent.heap import Heap
 from edge_agent.intake import Intake
 from edge_agent.metrics import AgentMetrics, Facts
 from edge_agent.orders import Orders
@@ -70,6 +71,7 @@ class Turns:
         self._intake = Intake(settings.mqtt.inputs, self.pipeline, self.tally, own)
         self._desk = AlarmDesk(feedback, self.pipeline.sensors, self.bundle.sha256)
         self._board = AssetBoard(len(self.pipeline.sensors))
+        self._heap = Heap()
         self.announcer = Announcer(
             topics, settings.mqtt.qos, self.bundle, self._desk, self.pipeline, self._board, self.tally, put
         )
@@ -132,6 +134,7 @@ class Turns:
         self.announcer.publish(self._desk.refresh_all(now))
         self.announcer.refresh_board()
         self.orders.keep_if_due()
+        self._heap.settle(len(self.pipeline.assets))
 
     def summary(self) -> str:
         """Return in a line how many assets there are, and how many in alarm."""
