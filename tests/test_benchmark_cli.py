@@ -122,6 +122,11 @@ def test_the_table_shows_every_figure_of_every_contender(tmp_path: Path) -> None
         (("skab", "--data", "x", "--missing", "-0.1"), "a share from 0 to 0.9", 2),
         (("plant", "--dead", "-1"), "at least 0", 2),
         (("plant", "--ablate", "--dead", "1"), "goes with no", 2),
+        (("line", "--compare-forecasters"), "is for plant", 2),
+        (("plant", "--compare-forecasters", "--ablate"), "goes with no", 2),
+        (("plant", "--compare-forecasters", "--forecaster", "ridge"), "goes with no", 2),
+        (("plant", "--weeks", "0.5"), "at least 1", 2),
+        (("line", "--weeks", "2"), "is for plant", 2),
         (("other",), "invalid choice", 2),
     ],
 )

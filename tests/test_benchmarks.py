@@ -13,13 +13,15 @@ import pytest
 from rich.console import Console
 
 from edge_agent.contract.grid import Axis
-from tests.benchmarks import agent, kernel, latency, memory, scaling
+from tests.benchmarks import agent, kernel, latency, memory, scaling, training
 from tests.benchmarks.default_bundle import Shape, random_weights
 from tests.benchmarks.figures import in_turn, machine_facts, ratio, spread
+from tests.benchmarks.learning_curve import Task
 from tests.benchmarks.payloads import NO_FAULT, Fault, load_with, messages
 from tests.benchmarks.plain_script import SCRIPTS, keras_predict, make_script, xla_function
 from tests.benchmarks.site import Subject, running_site
 from tests.benchmarks.tables import machine_page, part_pages
+from tests.benchmarks.targets import verdicts
 from tests.small_bundle import SENSORS, WINDOW, make_small_bundle, normal_values
 from trainer.model import ModelSpec, build_window_model
 from trainer.progress import Progress
@@ -37,6 +39,7 @@ CASES = (
     scaling.Case("assets_100", "3 assets", Shape(2, 4, (4,)), 3),
     scaling.Case("sensors", "3 sensors", Shape(3, 4, (4,)), 3),
 )
+SHORT = training.Length(hours=20.0, cpu_seconds=1.0, long_rows=1500, units=(4, 3), window=8)
 STEADY = latency.Steady(assets=5, pace=200.0, rows=16)
 
 
@@ -52,7 +55,9 @@ def runs(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """What a tiny run of every part gives."""
     model = build_window_model(subject.weights)
     predictors = {("keras", "Keras"): keras_predict(model), ("xla", "XLA"): xla_function(model)}
-    places = {name: tmp_path_factory.mktemp(name) for name in ("agent", "latency", "memory", "scaling")}
+    places = {
+        name: tmp_path_factory.mktemp(name) for name in ("agent", "latency", "memory", "scaling", "training")
+    }
     quiet = Progress()
     measured = {
         "kernel": kernel.measure_kernel(
@@ -63,6 +68,7 @@ def runs(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         "latency": latency.measure_latency(subject, places["latency"], 1, quiet, STEADY),
         "memory": memory.measure_memory(subject, places["memory"], quiet, (3,)),
         "scaling": scaling.measure_scaling(places["scaling"], 2, 0.001, quiet, CASES),
+        "training": training.measure_training(places["training"], 1, quiet, SHORT),
     }  # fmt: skip
     facts = {"machine": machine_facts(), "version": "0", "quick": True, "rounds": 1, "seconds": 1.0}
     return {part: {**facts, **run} for part, run in measured.items()}
@@ -82,6 +88,8 @@ def _numbers(content: Any) -> Iterator[float]:
 def test_every_figure_is_finite_and_positive(runs: dict[str, dict[str, Any]]) -> None:
     """No part gives a rate, a cost, a time or a size that is nothing or no number."""
     for part, run in runs.items():
+        if part == "training":
+            continue
         assert all(math.isfinite(number) and number > 0 for number in _numbers(run)), part
     json.dumps(runs, allow_nan=False)
 
@@ -116,6 +124,53 @@ def test_each_way_has_the_latency_of_every_message_and_alarm(runs: dict[str, dic
             assert way[f"{name}_p50_ms"] <= way[f"{name}_p99_ms"] <= way[f"{name}_p999_ms"]
 
 
+def test_everybody_reaches_the_rmse_that_training_is_measured_to(runs: dict[str, dict[str, Any]]) -> None:
+    """Each curve starts untrained and gets to the target, spends time and memory, and the tutorial is the measure."""
+    run = runs["training"]
+    (target,) = run["target_rmse"]
+    trained = {one["key"]: one for one in run["contenders"] if "rounds" in one}
+    assert {"tutorial", "forewarn_alone", "forewarn"} <= set(trained) <= set(training.NAMES)
+    assert trained["tutorial"]["speed"]["median"] == 1.0
+    for one in trained.values():
+        (points,) = one["curves"]
+        assert points[0]["windows"] == 0
+        assert [point["cpu_seconds"] for point in points] == sorted(point["cpu_seconds"] for point in points)
+        assert min(point["rmse"] for point in points) <= target
+        assert one["cpu_seconds"]["median"] == one["rounds"][0] > 0.0
+        assert one["peak_megabytes"] >= one["start_megabytes"] > 0.0
+
+
+def test_a_library_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without its environment the library has a line that says so, and no figure of training is held against it."""
+    monkeypatch.setenv(training.LIBRARY_VARIABLE, str(tmp_path / "nowhere"))
+    assert training.library() is None
+    record = training._record("library", None, [], [], None)
+    assert record == {"key": "library", "name": "darts, not installed"}
+    place = {"training": {"quick": False, "contenders": [record]}}
+    assert list(verdicts(place)) == []
+
+
+def test_the_rmse_to_reach_is_one_that_everybody_reached() -> None:
+    """It lies a fixed share above the best of whoever did worst, and the first point at or below it counts."""
+    curves = [[{"rmse": rmse, "at": at} for at, rmse in enumerate(one)] for one in ([3.0, 1.0], [2.0, 1.5])]
+    target = training.target_of(curves)
+    assert target == training.MARGIN * 1.5
+    assert [training.reached(points, target)["at"] for points in curves] == [1, 1]
+
+
+def test_a_task_is_the_same_in_another_process(tmp_path: Path) -> None:
+    """What is written for a contender is what it reads, and judged windows end right before their targets."""
+    values = np.arange(60, dtype=np.float32).reshape(30, 2)
+    task = Task(values, values, 4, (3, 2), 8, 1.0, 5)
+    task.save(tmp_path / "task.npz")
+    again = Task.load(tmp_path / "task.npz")
+    assert again.judged(9)[0].shape == (9, 4, 2)
+    np.testing.assert_array_equal(again.fit, values)
+    assert (again.units, again.window, again.seed) == ((3, 2), 4, 5)
+    windows, targets = again.judged(9)
+    np.testing.assert_array_equal(targets, windows[:, -1] + 2.0)
+
+
 def test_the_tables_name_all_that_was_measured(runs: dict[str, dict[str, Any]]) -> None:
     """Every contender, scenario and case has its line, on a terminal and in the document."""
     pages = [machine_page(machine_facts())]
@@ -131,6 +186,7 @@ def test_the_tables_name_all_that_was_measured(runs: dict[str, dict[str, Any]]) 
         ("agent", "throughput"),
         ("agent", "slow"),
         ("scaling", "cases"),
+        ("training", "contenders"),
     )
     named = [one["name"] for part, key in lists for one in runs[part][key]]
     for text in (captured.get(), written):

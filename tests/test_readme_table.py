@@ -16,6 +16,7 @@ from tests.benchmarks.readme_table import (
     stored_runs,
     with_table,
 )
+from trainer.benchmark.forecasters import COLUMNS
 from trainer.benchmark.line import Line
 from trainer.benchmark.nab import Nab
 from trainer.benchmark.plant import Plant
@@ -99,6 +100,18 @@ def test_an_ablation_has_a_table_of_differences() -> None:
     }
     text = markdown({"skab-ablation": _run(ablations={"without level": found})})
     assert "| without level | +0.030 | -0.020 | - |" in text
+
+
+def test_each_forecaster_has_its_line() -> None:
+    """The four stand under each other with their figures and the spread over the seeds, and what was run is said."""
+    found = {**dict.fromkeys(COLUMNS, 0.5), "false_alarms": None, "spread": dict.fromkeys(COLUMNS, 0.01)}
+    record = _run(
+        benchmark="plant", forecasters={"ridge": found, "both": found}, history_weeks=4.0, test_weeks=2.0
+    )
+    text = markdown({"plant-forecasters": record})
+    assert "| `plant`, 4 weeks of history, 2 of test: forecaster | RMSE |" in text
+    assert "| ridge | 0.500 ±0.010 |" in text
+    assert "| - |" in text
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.benchmarks.speed_tables import (
 )
 from tests.benchmarks.tables import number, targets_page
 from tests.benchmarks.targets import TARGETS, Runs, verdicts
+from tests.benchmarks.training import NAMES
 
 
 def _spread(value: float) -> dict[str, float]:
@@ -67,6 +68,15 @@ def _runs(value: float = 1.0, quick: bool = False) -> Runs:
                 {"key": case.key, "name": case.name, "microseconds_per_sample": _spread(value), "ratio": _spread(value),
                  "against": case.against}
                 for case in CASES
+            ],
+        },
+        "training": {
+            "target_rmse": [value], "persistence": value, "ridge": value, "samples": 1000, "long_samples": 2000,
+            "contenders": [
+                {"key": key, "name": name, "rounds": [value], "epoch": None, "start_megabytes": value,
+                 "peak_megabytes": value, "long_peak_megabytes": value,
+                 **dict.fromkeys(("cpu_seconds", "wall_seconds", "windows", "speed", "best_rmse"), _spread(value))}
+                for key, name in NAMES.items()
             ],
         },
     }  # fmt: skip

@@ -11,7 +11,7 @@ from trainer.checkpoint import Slot
 from trainer.dataset import Segments
 from trainer.fit_options import FitOptions
 from trainer.heads import Head
-from trainer.highway import RIDGES, fit_highway, residual_variance, square_residual
+from trainer.highway import RIDGES, fit_highway, persistence, residual_variance, square_residual
 from trainer.model import (
     ForecasterWeights,
     ModelSpec,
@@ -109,7 +109,7 @@ def learn(
         on_epoch: told of every epoch.
         supervision: of the training.
     """
-    ridge, (highway,) = _choose_ridge([fit], [later], spec.horizons)
+    ridge, (highway,) = _choose_ridge([fit], [later], spec.horizons, options.parts.ridge)
     learner = _Learner(spec, _start(spec, highway, fit), options, fit, supervision)
     record = learner.choose_epoch(fit, later, on_epoch)
     return Learnt(learner.model, learner.weights(), (), record | {"ridge": ridge})
@@ -153,8 +153,9 @@ def learn_in_folds(
         on_fold: told of every fold.
         supervision: of the training.
     """
-    ridge, highways = _choose_ridge(history.rest, history.held, spec.horizons)
-    first = fit_highway(history.fit, ridge, spec.horizons)
+    fitted = options.parts.ridge
+    ridge, highways = _choose_ridge(history.rest, history.held, spec.horizons, fitted)
+    first = _highway(history.fit, ridge, spec.horizons, fitted)
     learner = _Learner(spec, _start(spec, first, history.fit), options, history.whole, supervision)
     record = learner.choose_epoch(history.fit, history.later, on_epoch)
     folds = []
@@ -162,7 +163,7 @@ def learn_in_folds(
         learner.again(samples, _start(spec, highway, samples), f"fold-{number}")
         folds.append(learner.weights())
         on_fold()
-    final = _start(spec, fit_highway(history.whole, ridge, spec.horizons), history.whole)
+    final = _start(spec, _highway(history.whole, ridge, spec.horizons, fitted), history.whole)
     learner.again(history.whole, final, "whole")
     record |= {"ridge": ridge, "folds": len(folds)}
     return Learnt(learner.model, learner.weights(), tuple(folds), record)
@@ -257,16 +258,25 @@ class _Learner:
 
 
 def _choose_ridge(
-    fit: Sequence[Segments], later: Sequence[Segments], horizons: int
+    fit: Sequence[Segments], later: Sequence[Segments], horizons: int, fitted: bool
 ) -> tuple[float, list[Float32]]:
     """Return the penalty that forecasts later or held rows best, and the highways fitted with it.
 
+    Not `fitted`, they are persistence, and the penalty is that of nothing.
+
     A long history wants almost no penalty; one of a few hundred rows, with as many weights as tens of rows, does.
     """
-    fitted = [[fit_highway(part, ridge, horizons) for part in fit] for ridge in RIDGES]
+    if not fitted:
+        return RIDGES[0], [persistence(part, horizons) for part in fit]
+    fits = [[fit_highway(part, ridge, horizons) for part in fit] for ridge in RIDGES]
     losses = [
         sum(square_residual(weights, part, horizons) for weights, part in zip(of_one, later, strict=True))
-        for of_one in fitted
+        for of_one in fits
     ]
     best = int(np.argmin(losses))
-    return RIDGES[best], fitted[best]
+    return RIDGES[best], fits[best]
+
+
+def _highway(samples: Segments, ridge: float, horizons: int, fitted: bool) -> Float32:
+    """Return the highway of samples: the ridge regression, or persistence where that is not to be fitted."""
+    return fit_highway(samples, ridge, horizons) if fitted else persistence(samples, horizons)

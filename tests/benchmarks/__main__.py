@@ -1,4 +1,4 @@
-"""Measure and print: `python -m tests.benchmarks [kernel|agent|latency|memory|scaling|all] [--quick] [--out DIR]`."""
+"""Measure and print: `python -m tests.benchmarks [PART …|all] [--quick] [--out DIR]`."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from edge_agent.version import VERSION
-from tests.benchmarks import agent, kernel, latency, memory, scaling
+from tests.benchmarks import agent, kernel, latency, memory, scaling, training
 from tests.benchmarks.default_bundle import make_default_bundle, normal_values, random_weights
 from tests.benchmarks.figures import ProgressLine, machine_facts
 from tests.benchmarks.plain_script import HalfSpaces, Score, keras_predict, onnx_window, xla_function
@@ -71,24 +72,25 @@ def measure(parts: Sequence[str], rounds: int, quick: bool) -> dict[str, dict[st
     runs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        progress.stage("export the default model", 1)
-        bundle = make_default_bundle(scratch / "bundle", window_graph=True)
-        subject = Subject(bundle, random_weights(), normal_values(_STREAM_ROWS))
+        subject = _Default(scratch / "bundle", progress)
         every: dict[str, Callable[[Path], dict[str, Any]]] = {
             "kernel": lambda _place: kernel.measure_kernel(
-                _kernel_subject(subject), rounds, _SECONDS, progress
+                _kernel_subject(subject.made), rounds, _SECONDS, progress
             ),
             "agent": lambda place: agent.measure_agent(
-                subject, place, rounds, progress, length=agent.QUICK if quick else agent.Length()
+                subject.made, place, rounds, progress, length=agent.QUICK if quick else agent.Length()
             ),
             "latency": lambda place: latency.measure_latency(
-                subject, place, rounds, progress, latency.QUICK if quick else latency.Steady()
+                subject.made, place, rounds, progress, latency.QUICK if quick else latency.Steady()
             ),
             "memory": lambda place: memory.measure_memory(
-                subject, place, progress, memory.QUICK if quick else memory.ASSETS
+                subject.made, place, progress, memory.QUICK if quick else memory.ASSETS
             ),
             "scaling": lambda place: scaling.measure_scaling(
                 place, rounds, _SECONDS, progress, scaling.QUICK if quick else scaling.CASES
+            ),
+            "training": lambda place: training.measure_training(
+                place, rounds, progress, training.QUICK if quick else training.Length()
             ),
         }
         for part in parts:
@@ -101,6 +103,20 @@ def measure(parts: Sequence[str], rounds: int, quick: bool) -> dict[str, dict[st
             }  # fmt: skip
     progress.close()
     return runs
+
+
+class _Default:
+    """The default model, exported once it is asked for: training needs none."""
+
+    def __init__(self, directory: Path, progress: ProgressLine) -> None:
+        self._directory, self._progress = directory, progress
+
+    @cached_property
+    def made(self) -> Subject:
+        """Return model and readings."""
+        self._progress.stage("export the default model", 1)
+        bundle = make_default_bundle(self._directory, window_graph=True)
+        return Subject(bundle, random_weights(), normal_values(_STREAM_ROWS))
 
 
 def _kernel_subject(subject: Subject) -> kernel.Subject:

@@ -5,12 +5,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tests.broker import find_mosquitto
 from trainer.progress import Progress
@@ -29,7 +30,7 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     }
 
 
-def ratio(values: Sequence[float], first: Sequence[float]) -> dict[str, float]:
+def ratio(values: ArrayLike, first: ArrayLike) -> dict[str, float]:
     """Return the spread over the rounds of value over first of the same round, which shared the machine's mood."""
     return spread(np.asarray(values) / np.asarray(first))
 

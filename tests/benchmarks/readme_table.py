@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.benchmark.ablation import with_spread
+from trainer.benchmark.forecasters import COLUMNS
 from trainer.benchmark.report import cell
 
 ROOT = Path(__file__).parent.parent.parent
@@ -99,6 +101,7 @@ def markdown(runs: dict[str, Record]) -> str:
     """Return what belongs between the markers."""
     parts = ["\n".join(_figures(runs)), "\n".join(_sources(runs))]
     parts += ["\n".join(_ablation(record)) for record in runs.values() if "ablations" in record]
+    parts += ["\n".join(_forecasters(record)) for record in runs.values() if "forecasters" in record]
     return "\n\n".join(parts)
 
 
@@ -153,6 +156,16 @@ def _ablation(record: Record) -> Iterator[str]:
     yield "| nothing | " + " | ".join(cell(record[key]) for key in keys) + " |"
     for name, found in record["ablations"].items():
         yield f"| {name} | " + " | ".join(_difference(found, key) for key in keys) + " |"
+
+
+def _forecasters(record: Record) -> Iterator[str]:
+    """Yield the table of the same detector on each forecaster, with the spread over the seeds."""
+    weeks = f"{record['history_weeks']:g} weeks of history, {record['test_weeks']:g} of test"
+    yield f"| `{record['benchmark']}`, {weeks}: forecaster | " + " | ".join(COLUMNS.values()) + " |"
+    yield "|---|" + "--:|" * len(COLUMNS)
+    for name, found in record["forecasters"].items():
+        cells = (with_spread(found[key], found["spread"][key]) for key in COLUMNS)
+        yield f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _difference(found: Record, key: str) -> str:

@@ -20,7 +20,7 @@ RUNS = ROOT / "docs" / "benchmarks" / "speed"
 BEGIN = "<!-- made by python -m tests.benchmarks.speed_tables from docs/benchmarks/speed; do not edit -->"
 END = "<!-- end of what is made of speed -->"
 NOTHING = "No run is kept: `make bench-tables` makes them."
-PARTS = ("kernel", "agent", "latency", "memory", "scaling")
+PARTS = ("kernel", "agent", "latency", "memory", "scaling", "training")
 LIBRARIES = (
     "python",
     "numpy",

@@ -61,6 +61,7 @@ def part_pages(part: str, run: Figures) -> Iterator[Page]:
         "latency": _latency,
         "memory": _memory,
         "scaling": _scaling,
+        "training": _training,
     }[part](run)
 
 
@@ -161,6 +162,38 @@ def _scaling(run: Figures) -> Iterator[Page]:
             for one in run["cases"]
         ],
     )
+
+
+def _training(run: Figures) -> Iterator[Page]:
+    targets = ", ".join(number(target) for target in run["target_rmse"])
+    rows, memory = [], []
+    for one in run["contenders"]:
+        if "rounds" not in one:
+            rows.append((one["name"], *("",) * 7))
+            continue
+        epoch = one["epoch"]
+        rows.append(
+            (
+                one["name"],
+                *(number(one[key]["median"]) for key in ("cpu_seconds", "wall_seconds", "windows", "speed")),
+                *(("", "") if epoch is None else (number(epoch["cpu_seconds"]), number(epoch["windows"]))),
+                number(one["best_rmse"]["median"]),
+            )
+        )
+        sizes = (one["start_megabytes"], one["peak_megabytes"], one["long_peak_megabytes"])
+        memory.append((one["name"], *(number(size) for size in sizes)))
+    references = f"persistence {number(run['persistence'])}, ridge {number(run['ridge'])}"
+    yield Page(
+        f"Training to an RMSE of {targets} ({references})",
+        ("", "CPU-s", "Wall, s", "Windows shown", "Speed, CPU", "An epoch, CPU-s", "of windows", "Best RMSE"),
+        rows,
+    )
+    columns = ("", "Before training", f"Peak, {_rows(run['samples'])}", f"Peak, {_rows(run['long_samples'])}")
+    yield Page("Memory of the training, MB", columns, memory)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} samples".replace(",", " ")
 
 
 def _spread(value: dict[str, float]) -> tuple[str, str]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tests.benchmarks.figures import ratio
 
 Runs = dict[str, dict[str, Any]]
@@ -42,7 +44,7 @@ class Target:
         if not self.over:
             return float(found)
         divisor = _at(run, self.over)
-        return None if divisor is None else ratio(found, divisor)["median"]
+        return None if divisor is None else ratio(np.atleast_1d(found), np.atleast_1d(divisor))["median"]
 
     def reaches(self, value: float, limit: float) -> bool:
         """Return whether a figure keeps a limit."""
@@ -74,6 +76,16 @@ def _latency(title: str, figure: str, must: float, aim: float) -> Target:
     return Target(title, "latency", ("ways", "default", figure), must, aim, unit="ms")
 
 
+def _training(title: str, other: str, ours: str, must: float, aim: float) -> Target:
+    place, over = ("contenders", other, "rounds"), ("contenders", ours, "rounds")
+    return Target(f"training {title}", "training", place, must, aim, least=True, unit="×", over=over)
+
+
+def _training_memory(title: str, what: str) -> Target:
+    place, over = ("contenders", "forewarn", what), ("contenders", "tutorial", what)
+    return Target(f"training: {title}", "training", place, 0.1, 0.1, unit="×", over=over)
+
+
 TARGETS = (
     _rate("samples, 100 assets", "json_100", 120e3, 200e3),
     _rate("samples, 10 000 assets", "json_10000", 120e3, 200e3),
@@ -102,6 +114,12 @@ TARGETS = (
         "cost a sample, QoS 1 over QoS 0", "agent", ("throughput", "json_100", "rounds"), 2.5, 1.5, unit="×",
         over=("throughput", "qos1_100", "rounds"),
     ),
+    _training("as released, against the tutorial", "tutorial", "forewarn", 5, 5),
+    _training("the same network, against the tutorial", "tutorial", "forewarn_alone", 5, 5),
+    _training("as released, against the library", "library", "forewarn", 1, 1),
+    _training("the same network, against the library", "library", "forewarn_alone", 1, 1),
+    _training_memory("peak memory, of the tutorial's", "peak_megabytes"),
+    _training_memory("peak memory on the long history, of the tutorial's", "long_peak_megabytes"),
 )  # fmt: skip
 
 

@@ -64,9 +64,9 @@ def ablation_report(suite: Suite, results: Sequence[Result], seeds: int) -> dict
 
 def ablation_table(suite: Suite, record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: a row a part, a column a figure, differences with their spread."""
-    rows = [[FULL, *(_with_spread(record[key], record["spread"][key]) for key in suite.keys)]]
+    rows = [[FULL, *(with_spread(record[key], record["spread"][key]) for key in suite.keys)]]
     rows += [
-        [name, *(_with_spread(found[key], found["spread"][key], "+") for key in suite.keys)]
+        [name, *(with_spread(found[key], found["spread"][key], "+") for key in suite.keys)]
         for name, found in record["ablations"].items()
     ]
     return [f"benchmark {suite.name}, differences", *suite.keys], rows
@@ -89,7 +89,8 @@ def _differences(suite: Suite, full: dict[int, Figures], without: dict[int, Figu
     }
 
 
-def _with_spread(value: float | None, spread: float | None, sign: str = "") -> str:
+def with_spread(value: float | None, spread: float | None, sign: str = "") -> str:
+    """Return a figure with its spread as the tables show them."""
     if value is None:
         return "-"
     text = f"{sign}{cell(value)}" if value >= 0.0 else cell(value)

@@ -101,6 +101,8 @@ class Verdict:
             contender tells only the starts.
         sensors: of each event the sensors to blame, first the most; None where the contender blames none.
         quality: what data-quality events report; None where the contender has no such events.
+        forecast: (n, F) of each row from those before it, NaN where there is none; None where the contender forecasts
+            nothing.
     """
 
     score: Float64
@@ -109,6 +111,7 @@ class Verdict:
     sensors: tuple[tuple[str, ...], ...] | None = None
     onsets: Int64 | None = None
     quality: tuple[SensorReport, ...] | None = None
+    forecast: Float32 | None = None
 
     @property
     def changes(self) -> Int64:

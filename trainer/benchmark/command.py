@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SETS = ("skab", "smap", "nab", "plant", "line")
 SIMULATED = ("plant", "line")
 QUICK_EPOCHS = 2
+FORECASTER_SEEDS = 5
+LEAST_WEEKS = 1.0
 MOST = {"contaminated": 0.5, "missing": 0.9}
 
 
@@ -58,6 +60,14 @@ def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
         "--ablate", action="store_true", help="what each part of the detector is worth, instead of the floors"
     )
     parser.add_argument(
+        "--compare-forecasters",
+        action="store_true",
+        help="the detector on persistence, the ridge, the LSTM alone and both, instead of the floors; plant only",
+    )
+    parser.add_argument(
+        "--weeks", type=float, metavar="N", help="plant: of history, and of test part (default 8, and 10)"
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="PATH", help="also write the figures, without the cases, as JSON"
     )
 
@@ -73,16 +83,17 @@ def benchmark(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from trainer.benchmark.forewarn import CONFIGURATIONS, ForewarnOptions
     from trainer.benchmark.line import Line
     from trainer.benchmark.nab import Nab
-    from trainer.benchmark.plant import Plant
+    from trainer.benchmark.plant import QUICK, Plant, PlantSize
     from trainer.benchmark.skab import Skab
     from trainer.benchmark.smap import Smap
     from trainer.benchmark.stress import Stress
 
+    size = PlantSize(options.weeks, options.weeks) if options.weeks else QUICK if options.quick else None
     suites: dict[str, Suite] = {
         "skab": Skab(),
         "smap": Smap(),
         "nab": Nab(),
-        "plant": Plant(),
+        "plant": Plant(size),
         "line": Line(),
     }
     suite = suites[options.set]
@@ -92,12 +103,16 @@ def benchmark(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         suite,
         suite.plans(options.data, options.quick),
         ForewarnOptions(options.forecaster, epochs, **CONFIGURATIONS.get(suite.name, {})),
-        options.seeds or (1 if options.quick else suite.seeds),
+        options.seeds
+        or (1 if options.quick else FORECASTER_SEEDS if options.compare_forecasters else suite.seeds),
         options.jobs or os.cpu_count() or 1,
         console,
     )
     stress = Stress(options.contaminated, options.missing, options.dead)
-    record = run.ablated() if options.ablate else run.stressed(stress) if stress else run.judged()
+    if options.compare_forecasters:
+        record = run.compared()
+    else:
+        record = run.ablated() if options.ablate else run.stressed(stress) if stress else run.judged()
     record |= {
         "forecaster": options.forecaster,
         "epochs": epochs,
@@ -115,7 +130,7 @@ def benchmark(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of the command, in one of its three ways; each shows its tables and returns its record."""
+    """One run of the command, in one of its four ways; each shows its tables and returns its record."""
 
     suite: "Suite"
     plans: "list[Plan]"
@@ -152,6 +167,20 @@ class _Run:
         self.console.grid(*ablation_table(self.suite, record))
         return record
 
+    def compared(self) -> dict[str, Any]:
+        """Ours on each forecaster."""
+        from trainer.benchmark.forecasters import contenders, forecasters_report, forecasters_table
+        from trainer.benchmark.plant import VARIANTS, Plant
+        from trainer.benchmark.runner import run_suite
+
+        assert isinstance(self.suite, Plant)
+        # Drift asks how the detector adapts, not how well a plant is forecast.
+        plans = [plan for plan in self.plans if plan.name == VARIANTS[0]]
+        found = run_suite(self.suite, plans, contenders(self.settings), self.seeds, self.jobs, self.console)
+        record = forecasters_report(self.suite, found, self.seeds)
+        self.console.grid(*forecasters_table(record))
+        return record
+
     def _record(self, plans: "list[Plan]") -> dict[str, Any]:
         from trainer.benchmark.floors import all_floors
         from trainer.benchmark.forewarn import Forewarn
@@ -184,7 +213,27 @@ def _check(options: argparse.Namespace) -> None:
     for name, most in MOST.items():
         if not 0.0 <= getattr(options, name) <= most:
             raise UsageError(f"--{name}: is {getattr(options, name):g}, must be a share from 0 to {most:g}")
+    _check_forecasters(options)
     if options.ablate and (options.contaminated or options.missing or options.dead):
         raise UsageError("--ablate: goes with no --contaminated, --missing or --dead")
     if options.data is None and options.set not in SIMULATED:
         raise UsageError(f"benchmark {options.set}: --data is missing, the folder with the public data")
+
+
+def _check_forecasters(options: argparse.Namespace) -> None:
+    if options.weeks is not None and not (options.weeks >= LEAST_WEEKS and options.set == "plant"):
+        raise UsageError(f"--weeks: is for plant, and at least {LEAST_WEEKS:g}")
+    if not options.compare_forecasters:
+        return
+    if options.set != "plant":
+        raise UsageError("--compare-forecasters: is for plant")
+    if (
+        options.ablate
+        or options.contaminated
+        or options.missing
+        or options.dead
+        or options.forecaster != "lstm"
+    ):
+        raise UsageError(
+            "--compare-forecasters: goes with no --ablate, --contaminated, --missing, --dead or --forecaster"
+        )

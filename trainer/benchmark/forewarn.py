@@ -28,7 +28,7 @@ class ForewarnOptions:
     """How the detector is fitted; one configuration for all cases of a set.
 
     Attributes:
-        forecaster: `lstm` beside the ridge highway, or the `ridge` highway alone.
+        forecaster: `lstm` beside the ridge highway, the `ridge` highway alone, or `persistence`.
         epochs: at most.
         max_gap_ticks: a longer gap starts over.
         units: of the LSTM layers.
@@ -109,7 +109,7 @@ def fit_detector(case: Case, seed: int, options: ForewarnOptions) -> Detector:
         adaptation=options.adaptation,
         usual_days=options.usual_days,
         alarms={key: value for key, value in asdict(options.alarm_rules).items() if key != "sensors"},
-        parts=options.parts,
+        parts=options.parts if options.forecaster != "persistence" else replace(options.parts, ridge=False),
     )
     if lstm:
         keras.utils.clear_session()  # a process fits many models
@@ -133,6 +133,7 @@ def _verdict(case: Case, parts: list[Outcomes]) -> Verdict:
         tuple(tuple(share.name for share in event.sensors) for event in begun),
         np.union1d(starts, onset),
         _sensor_reports(case, [event for part in parts for event in part.quality]),
+        np.concatenate([part.forecast for part in parts]),
     )
 
 

@@ -1,5 +1,6 @@
 """Simulated plants, a sample a minute: is the alarm budget kept, and is every kind of fault found and blamed?"""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ DRIFT = 0.02
 VARIANTS = ("stationary", "drifting")
 _RATES = (
     "budget_ratio", "time_in_alarm_ratio", "event_recall", "alarm_recall", "top1_sensor", "top3_sensor",
-    "false_quality_events_per_week",
+    "false_quality_events_per_week", "forecast_rmse",
 )  # fmt: skip
 
 
@@ -70,6 +71,8 @@ class PlantTally:
         named, named_among_three: found faults whose first alarm names a sensor to blame first, or among three, and
             those that a data-quality event found; None where the contender names none.
         false_quality: sensors that data-quality events name in normal operation; None where there are no such events.
+        square, cells: of the forecast in normal operation, the sum of its squared errors, each sensor in standard
+            deviations of its history, and how many there are; no cell where the contender forecasts nothing.
     """
 
     variant: str
@@ -83,6 +86,8 @@ class PlantTally:
     named: int | None
     named_among_three: int | None
     false_quality: int | None
+    square: float = 0.0
+    cells: int = 0
 
 
 class Plant(Suite):
@@ -112,6 +117,12 @@ class Plant(Suite):
         size = self._size or (QUICK if quick else PlantSize())
         return [Plan(variant, partial(make_plant, variant, size)) for variant in VARIANTS]
 
+    @property
+    def weeks(self) -> dict[str, float]:
+        """Return how long the plants run, unless it is the quick form."""
+        size = self._size or PlantSize()
+        return {"history_weeks": size.history, "test_weeks": size.test}
+
     def tally(self, case: Case, verdict: Verdict) -> PlantTally:
         """Count false alarms in normal operation, and faults found."""
         normal = case.scored & (case.labels == 0)
@@ -130,6 +141,7 @@ class Plant(Suite):
             Counter(window.kind for window, at, _ in both if at is not None),
             *_count_named(verdict, both),
             None if verdict.quality is None else sum(bool(normal[one.row]) for one in reports),
+            *_forecast_errors(case, verdict, normal),
         )
 
     def figures(self, tallies: Sequence[PlantTally]) -> Figures:
@@ -170,6 +182,7 @@ class Plant(Suite):
             "false_quality_events_per_week": _told_ratio(
                 [one.false_quality for one in tallies], sum(one.weeks for one in tallies)
             ),
+            "forecast_rmse": _root(sum(one.square for one in tallies), sum(one.cells for one in tallies)),
         }
 
 
@@ -271,6 +284,21 @@ def _count_named(
         _place(verdict.sensors[at], window) for window, at, told in both if at is not None and not told
     ]
     return sum(place < 1 for place in places), sum(place < 3 for place in places)
+
+
+def _forecast_errors(case: Case, verdict: Verdict, normal: Bool) -> tuple[float, int]:
+    """Return the sum of squared errors of the forecast of normal rows, and of how many cells it is."""
+    if verdict.forecast is None:
+        return 0.0, 0
+    scale = np.nanstd(case.history_values.astype(np.float64), axis=0)
+    moving = scale > 0.0
+    error = (case.test_values - verdict.forecast)[normal][:, moving] / scale[moving]
+    square = np.square(error[np.isfinite(error)])
+    return float(square.sum()), len(square)
+
+
+def _root(square: float, cells: int) -> float | None:
+    return math.sqrt(square / cells) if cells else None
 
 
 def _told_ratio(counts: Sequence[int | None], whole: float) -> float | None:
