@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -93,27 +94,28 @@ def _story(broker: Broker, settings: Settings) -> tuple[dict[str, list[Any]], di
     return heard, series
 
 
+def _rounded(content: Any) -> Any:
+    """Return events without the last digits, in which a batch of another size may differ."""
+    if isinstance(content, dict):
+        return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_rounded(value) for value in content]
+    return pytest.approx(content, rel=1e-5, abs=1e-6) if isinstance(content, float) else content
+
+
 def test_two_workers_say_what_one_process_says(broker: Broker, bundle: Path) -> None:
     """For the same stream over many assets events, their order within an asset, scores and sums are the same."""
     alone, counted_alone = _story(broker, _crew(bundle, broker.port, 1))
     together, counted = _story(broker, _crew(bundle, broker.port, 2))
     assert {owner(asset, 2) for asset in ASSETS} == {0, 1}
-    assert together == alone
-    changing = (
-        "seconds",
-        "process_",
-        "python_",
-        "outbox",
-        "published",
-        "timestamp",
-        "latency_seconds_bucket",
-    )
+    assert _rounded(together) == _rounded(alone)
+    changing = ("seconds", "process_", "python_", "outbox", "published")
     same = {name for name in counted_alone if not any(word in name for word in changing)}
     assert same <= set(counted)
     for name in same:
         assert counted[name] == pytest.approx(counted_alone[name], abs=1e-6, nan_ok=True), name
-    messages = "forewarn_score_latency_seconds_count"
-    assert counted[messages] == counted_alone[messages] == 15 * len(ASSETS)
+    assert counted["forewarn_messages_received_total"] == 15 * len(ASSETS)
+    assert counted["forewarn_score_latency_seconds_count"] >= 15 * len(ASSETS)
     assert counted["process_resident_memory_bytes"] > 1.5 * counted_alone["process_resident_memory_bytes"]
 
 
@@ -302,13 +304,10 @@ def test_workers_do_not_outlive_the_daemon(broker: Broker, bundle: Path, tmp_pat
         watches = [os.pidfd_open(worker) for worker in daemon.workers()]
         daemon.process.kill()
         for watch in watches:
-            with socket.socket() as _nothing:
-                assert _ended(watch)
+            assert _ended(watch)
 
 
 def _ended(watch: int) -> bool:
-    import select
-
     poll = select.poll()
     poll.register(watch, select.POLLIN)
     ended = bool(poll.poll(PATIENCE_SECONDS * 1000))
