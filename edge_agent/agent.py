@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 
-from edge_agent.crew_agent import open_crew
 from edge_agent.detector import Detector
 from edge_agent.feedback import Feedback
 from edge_agent.feedback_file import feedback_file
@@ -103,7 +102,14 @@ def run(settings: Settings) -> int:
     logging.basicConfig(
         level=settings.agent.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr
     )
-    agent = open_crew(settings) if settings.agent.workers > 1 else open_agent(settings)
+    agent: Life
+    if settings.agent.workers > 1:
+        # What starts workers is not loaded where there are none.
+        from edge_agent.crew_agent import open_crew
+
+        agent = open_crew(settings)
+    else:
+        agent = open_agent(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, agent.handle_signal)
     return agent.run()

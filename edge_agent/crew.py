@@ -184,8 +184,8 @@ class Crew:
 
     def _follow(self, worker: int) -> None:
         """Listen to a worker, and learn when it can take more if there is more for it."""
-        if self._client is not None:
-            member = self._members[worker]
+        member = self._members[worker]
+        if self._client is not None and not member.lost:
             self._client.follow(member.descriptor, lambda: self._serve(worker), member.has_unsent)
 
     def _serve(self, worker: int) -> None:

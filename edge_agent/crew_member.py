@@ -5,9 +5,11 @@ The pipe never blocks: what a worker does not take at once waits here, so that i
 
 import os
 import pickle
+import select
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,9 +151,18 @@ class CrewMember:
             self._unsent.clear()
 
     def end(self, seconds: float) -> None:
-        """Wait for its end, and bring it about if it does not come in time."""
+        """Wait for its end, and bring it about if it does not come in time; what it still says is not heard."""
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000.0):
+            try:
+                if not self._pipe.recv(_READ_BYTES):
+                    break
+            except OSError:
+                break
         try:
-            self.process.wait(seconds)
+            self.process.wait(max(deadline - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

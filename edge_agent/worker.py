@@ -76,10 +76,11 @@ class Worker:
         """Say that it can begin, work until the pipe ends, then keep what is to be kept."""
         self._send(READY, pickle.dumps(self.turns.facts))
         try:
-            while self._batches or not self._ended:
+            # What waits when the pipe ends will come again: nobody can acknowledge it any more.
+            while not self._ended:
                 idle = 0.0 if self._batches else max(self._next_tick - time.monotonic(), 0.0)
                 self._read(idle)
-                if self._batches:
+                if self._batches and not self._ended:
                     self._work()
                 self._tick_if_due()
         finally:
@@ -90,7 +91,7 @@ class Worker:
 
     def _read(self, timeout: float) -> None:
         """Take in what has arrived, waiting up to `timeout` seconds for it; questions are answered at once."""
-        if self._ended or not self._poll.poll(timeout * 1000.0):
+        if not self._poll.poll(timeout * 1000.0):
             return
         data = self._pipe.recv(_READ_BYTES)
         self._ended = not data

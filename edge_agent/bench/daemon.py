@@ -119,17 +119,18 @@ class Daemon:
     def cpu_seconds(self) -> float:
         """Return the CPU time it and its workers have used, in user and system mode, all threads."""
         # What clock_getcpuclockid(3) returns for a process: nanoseconds, where /proc counts hundredths of a second.
-        return sum(time.clock_gettime((~process << 3) | 2) for process in self._processes())
+        return sum(time.clock_gettime((~process << 3) | 2) for process in self.processes())
 
     def resident_megabytes(self) -> float:
         """Return the memory that is resident now, in units of 10^6 bytes."""
-        return sum(resident_megabytes(process) for process in self._processes())
+        return sum(resident_megabytes(process) for process in self.processes())
 
     def peak_megabytes(self) -> float:
         """Return the most memory that was ever resident, in units of 10^6 bytes."""
-        return sum(resident_megabytes(process, "VmHWM") for process in self._processes())
+        return sum(resident_megabytes(process, "VmHWM") for process in self.processes())
 
-    def _processes(self) -> list[int]:
+    def processes(self) -> list[int]:
+        """Return the ids of its processes: its own, and those of its workers."""
         own = self.process.pid
         children = Path(f"/proc/{own}/task/{own}/children").read_text(encoding="utf-8")
         return [own, *map(int, children.split())]
