@@ -132,7 +132,11 @@ class Daemon:
     def processes(self) -> list[int]:
         """Return the ids of its processes: its own, and those of its workers."""
         own = self.process.pid
-        children = Path(f"/proc/{own}/task/{own}/children").read_text(encoding="utf-8")
+        try:
+            children = Path(f"/proc/{own}/task/{own}/children").read_text(encoding="utf-8")
+        except OSError:
+            # A kernel that does not tell: then only the daemon without workers is measured in full.
+            children = ""
         return [own, *map(int, children.split())]
 
     def libraries(self) -> str:
