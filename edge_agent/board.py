@@ -173,6 +173,13 @@ class AssetBoard:
         with self._lock:
             return int(np.count_nonzero(self._state.quality[beyond:]))
 
+    @staticmethod
+    def of(state: BoardState) -> "AssetBoard":
+        """Return a board that holds a state."""
+        board = AssetBoard(state.value.shape[1])
+        board._state = state
+        return board
+
     def _make_room(self, assets: int) -> None:
         have = len(self._state.score)
         if assets <= have:

@@ -49,7 +49,8 @@ def inspect(settings: Settings, now: float, broker_seconds: float = BROKER_SECON
         ("metrics", lambda: _metrics(settings)),
         ("broker", lambda: _broker(settings, broker_seconds)),
     )
-    configuration = Finding("configuration", True, f"{len(settings.mqtt.inputs)} input(s)")
+    workers = f", {settings.agent.workers} workers" if settings.agent.workers > 1 else ""
+    configuration = Finding("configuration", True, f"{len(settings.mqtt.inputs)} input(s){workers}")
     return [configuration, *(_tried(name, attempt) for name, attempt in checks)]
 
 

@@ -117,7 +117,10 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inference", choices=("step", "window"), help="default: as calibrated")
     parser.add_argument("--provider", choices=("cpu", "cuda", "auto"), default="cpu", help="default cpu")
     parser.add_argument(
-        "--feedback", type=Path, metavar="JSON", help="suppress what operators marked, see feedback.json"
+        "--feedback",
+        type=Path,
+        metavar="PATH",
+        help="suppress what operators marked: feedback.json, or the directory that is kept in",
     )
     parser.add_argument("--lateness-ticks", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -223,9 +226,10 @@ def _desk(path: Path, detector: "Detector") -> "AlarmDesk":
     from edge_agent.alarm_desk import AlarmDesk
     from edge_agent.feedback import Feedback
     from edge_agent.feedback_file import read_feedback
+    from edge_agent.feedback_shares import read_shares
 
     try:
-        state = read_feedback(path)
+        state = read_shares(path) if path.is_dir() else read_feedback(path)
     except ValueError as error:
         raise UsageError(f"--feedback: {error}") from error
     bundle = detector.bundle

@@ -95,6 +95,10 @@ class MqttClient:
         self._wake_write.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._wake_read, select.POLLIN)
+        # Whatever ends a pause.
+        self._others = select.poll()
+        self._others.register(self._wake_read, select.POLLIN)
+        self._followed: dict[int, Callable[[], None]] = {}
         self._watched: Any = None
         self._watched_fd = -1
         self._watches_writing = False
@@ -145,18 +149,31 @@ class MqttClient:
             self._drive(0.05)
         self.connected.clear()
 
-    def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for a message or `wake`; returns whether there was one.
+    def wait(self, timeout: float, hungry: bool = True) -> bool:
+        """Wait up to `timeout` seconds for a message, `wake` or what is followed; returns whether a message waits.
 
-        The connection is driven meanwhile, also where there is nothing to wait for.
+        The connection is driven meanwhile, also where there is nothing to wait for. Who is not hungry has no use for
+        messages now, and does not wait for them either. After `wake` it is true, too.
         """
-        woken = self._drive(0.0 if len(self._inbox) else timeout)
+        woken = self._drive(0.0 if hungry and len(self._inbox) else timeout)
         return woken or len(self._inbox) > 0
 
     def pause(self, timeout: float) -> None:
-        """Let messages come in for `timeout` seconds, then read them at once; `wake` ends it sooner."""
-        _is_readable(self._wake_read, timeout)
+        """Let messages come in for `timeout` seconds, then read them at once; all else ends it sooner."""
+        self._others.poll(timeout * 1000.0)
         self._drive(0.0)
+
+    def follow(self, descriptor: int, ready: Callable[[], None], writing: bool = False) -> None:
+        """Call `ready` whenever a descriptor can be read, or written to, while somebody waits."""
+        self._followed[descriptor] = ready
+        for poll in (self._poll, self._others):
+            poll.register(descriptor, select.POLLIN | (select.POLLOUT if writing else 0))
+
+    def unfollow(self, descriptor: int) -> None:
+        """Follow a descriptor no longer, if it is followed."""
+        if self._followed.pop(descriptor, None) is not None:
+            for poll in (self._poll, self._others):
+                poll.unregister(descriptor)
 
     def wake(self) -> None:
         """End a `wait` of another thread, or of the one that a signal interrupted."""
@@ -204,7 +221,9 @@ class MqttClient:
         for descriptor, _ in self._poll.poll(timeout * 1000.0):
             if descriptor == self._watched_fd:
                 readable = True
-            else:
+            elif (ready := self._followed.get(descriptor)) is not None:
+                ready()
+            elif descriptor == self._wake_read.fileno():
                 self._wake_read.recv(4096)
                 woken = True
         if self._connector is None and self._client.socket() is not None:
@@ -365,5 +384,5 @@ class MqttClient:
         self._gathered.add(topic, bytes(message.payload), message.qos, message.mid, message.retain)
 
 
-def _is_readable(connection: Any, timeout: float = 0.0) -> bool:
-    return bool(select.select([connection], [], [], timeout)[0])
+def _is_readable(connection: Any) -> bool:
+    return bool(select.select([connection], [], [], 0.0)[0])

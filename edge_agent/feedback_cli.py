@@ -158,17 +158,14 @@ def _final(payload: bytes) -> bool:
 
 def _kept(options: argparse.Namespace) -> "FeedbackState":
     """Return what the agent keeps on disk."""
-    from edge_agent.feedback import FeedbackState
-    from edge_agent.feedback_file import FILE_NAME, read_feedback
+    from edge_agent.feedback_shares import read_shares
     from edge_agent.settings import load_settings
 
     directory = load_settings(options.config).feedback.effective_directory
     if directory is None:
         raise ConfigurationError(f"{options.config}: feedback.directory: must be given")
     try:
-        return read_feedback(directory / FILE_NAME)
-    except FileNotFoundError:
-        return FeedbackState()
+        return read_shares(directory)
     except ValueError as error:
         raise ForewarnError(str(error)) from error
 

@@ -25,13 +25,14 @@ class FeedbackFile:
 
     Args:
         directory: made when it does not exist.
+        name: of the file.
 
     Raises:
         ConfigurationError: the directory cannot be made or written to.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / FILE_NAME
+    def __init__(self, directory: Path, name: str = FILE_NAME) -> None:
+        self.path = directory / name
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -93,14 +94,14 @@ def feedback_directory(settings: Settings) -> Path | None:
     return directory
 
 
-def feedback_file(settings: Settings) -> FeedbackFile | None:
-    """Return the file in which feedback is kept, None where it is not.
+def feedback_file(settings: Settings, name: str = FILE_NAME) -> FeedbackFile | None:
+    """Return the file of a name in which feedback is kept, None where it is not.
 
     Raises:
         ConfigurationError: there is no place for it, though there must be, or it cannot be written to.
     """
     directory = feedback_directory(settings)
-    return None if directory is None else FeedbackFile(directory)
+    return None if directory is None else FeedbackFile(directory, name)
 
 
 def read_feedback(path: Path) -> FeedbackState:

@@ -8,11 +8,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, exposition
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge_agent.board import REASONS, AssetBoard, BoardState
@@ -62,6 +63,7 @@ class AgentMetrics:
         assets: their ids by row; may grow.
         rejected: gives the counts of the pipeline's own rejections, by reason.
         quality: gives what the pipeline found wrong with the readings, by reason.
+        workers: ids of the processes that belong to this one.
     """
 
     def __init__(
@@ -72,17 +74,21 @@ class AgentMetrics:
         assets: Sequence[str],
         rejected: Callable[[], dict[str, int]],
         quality: Callable[[], dict[str, int]] = dict,
+        workers: Sequence[int] = (),
     ) -> None:
         self._registry = CollectorRegistry()
-        self._latency = _Latency()
-        self._registry.register(self._latency)
-        ProcessCollector(registry=self._registry)
+        self.latency = Latency()
+        self._registry.register(self.latency)
+        if workers:
+            self._registry.register(_Processes(workers))
+        else:
+            ProcessCollector(registry=self._registry)
         self._registry.register(_AgentCollector(facts, tally, rejected, quality))
         self._registry.register(_AssetCollector(facts, board, assets))
 
     def observe_latency(self, seconds: float, messages: int = 1) -> None:
         """Count messages whose readings were scored `seconds` after they arrived."""
-        self._latency.observe(seconds, messages)
+        self.latency.observe(seconds, messages)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -110,7 +116,7 @@ def _by_reason(name: str, text: str, counts: dict[str, int]) -> Family:
     return family
 
 
-class _Latency(Collector):
+class Latency(Collector):
     """A histogram that takes messages by the batch; prometheus_client's own takes a microsecond for each."""
 
     def __init__(self) -> None:
@@ -118,10 +124,17 @@ class _Latency(Collector):
         self._sum = 0.0
 
     def observe(self, seconds: float, messages: int) -> None:
+        """Count messages."""
         self._counts[bisect_left(_LATENCY_BUCKETS, seconds)] += messages
         self._sum += seconds * messages
 
+    def add(self, other: "Latency") -> None:
+        """Add what was counted elsewhere."""
+        self._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]
+        self._sum += other._sum
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Return the histogram as it is now."""
         bounds = [*map(str, _LATENCY_BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
             "forewarn_score_latency_seconds",
@@ -129,6 +142,28 @@ class _Latency(Collector):
             buckets=list(zip(bounds, map(float, accumulate(self._counts)), strict=True)),
             sum_value=self._sum,
         )
+
+
+class _Processes(Collector):
+    """What this process and its workers take together; started, and the most files of one, are this process's."""
+
+    _OWN = ("process_start_time_seconds", "process_max_fds")
+
+    def __init__(self, workers: Sequence[int]) -> None:
+        self._own = ProcessCollector(registry=None)
+        self._workers = [ProcessCollector(pid=partial(int, worker), registry=None) for worker in workers]
+
+    def collect(self) -> Iterator[Metric]:
+        others = [family for worker in self._workers for family in worker.collect()]
+        for family in self._own.collect():
+            total = sum(
+                sample.value
+                for other in others
+                if other.name == family.name and family.name not in self._OWN
+                for sample in other.samples
+            )
+            family.samples = [one._replace(value=one.value + total) for one in family.samples]
+            yield family
 
 
 class _AgentCollector(Collector):

@@ -46,6 +46,7 @@ class _Section(BaseModel):
 class AgentSettings(_Section):
     """How the agent itself works."""
 
+    workers: int = Field(default=1, ge=1, le=64)
     linger_milliseconds: float = Field(default=5.0, ge=0, le=1000)
     max_assets: int = Field(default=1000, ge=1, le=100_000)
     inbox_messages: int = Field(default=50_000, ge=100)

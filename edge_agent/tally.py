@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from math import isnan
 
 
 @dataclass(slots=True)
@@ -40,6 +41,20 @@ class Tally:
     outbox_pending: int = 0
     outbox_dropped: int = 0
     published: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Add what was counted elsewhere; connected is who has a connection, the last reading is the later one."""
+        for item in fields(self):
+            mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            if isinstance(mine, Counter):
+                # Not `+`, which forgets what was named and not counted yet.
+                mine.update(theirs)
+            elif item.name == "connected":
+                self.connected |= theirs
+            elif item.name == "last_reading":
+                self.last_reading = theirs if isnan(mine) or theirs > mine else mine
+            else:
+                setattr(self, item.name, mine + theirs)
 
     def seed(self, suppressed: Iterable[str]) -> None:
         """Name the series that come later, so that a rate over a counter sees its first step.

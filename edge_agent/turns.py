@@ -3,6 +3,7 @@
 One turn of the main loop gives it a batch; between the calls of a long one the caller may look after other things.
 """
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from edge_agent.alarm_desk import REASONS, AlarmDesk
 from edge_agent.announcer import Announcer
 from edge_agent.board import AssetBoard
 from edge_agent.contract.types import Rows
-from edge_agent.detector import Detector
+from edge_agent.detector import Detector, load_detector
 from edge_agent.events import BundleIdentity
 from edge_agent.feedback import Feedback
 from edge_agent.feedback_file import FeedbackFile
@@ -26,6 +27,9 @@ from edge_agent.pipeline import Pipeline
 from edge_agent.settings import Settings
 from edge_agent.tally import Tally
 from edge_agent.topics import OutputTopics
+from edge_agent.united import Part, summary
+
+log = logging.getLogger(__name__)
 
 # So many rows are scored in one call. The connection is not looked after during a call, and rows of one asset are
 # slow, since each waits for the one before it: few assets get less.
@@ -78,12 +82,20 @@ class Turns:
         self.orders = Orders(
             settings, topics, self.pipeline, self._desk, self.announcer, self.tally, file, put
         )
-        self.metrics = self._make_metrics(settings, detector)
+        self.facts = self._gather_facts(settings, detector)
+        self.metrics = AgentMetrics(
+            self.facts,
+            self.tally,
+            self._board,
+            self.pipeline.assets,
+            lambda: self.pipeline.rejected,
+            lambda: self.pipeline.quality,
+        )
 
-    def _make_metrics(self, settings: Settings, detector: Detector) -> AgentMetrics:
+    def _gather_facts(self, settings: Settings, detector: Detector) -> Facts:
         manifest = detector.bundle.manifest
         grace_ticks = manifest.warmup_ticks + settings.grid.allowed_lateness_ticks + _EXTRA_GRACE_TICKS
-        facts = Facts(
+        return Facts(
             bundle=self.bundle,
             provider=detector.forecaster.provider,
             sensors=self.pipeline.sensors,
@@ -91,14 +103,6 @@ class Turns:
             grace_seconds=grace_ticks * manifest.sampling_interval_seconds,
             started=time.time(),
             max_series_assets=settings.metrics.max_series_assets,
-        )
-        return AgentMetrics(
-            facts,
-            self.tally,
-            self._board,
-            self.pipeline.assets,
-            lambda: self.pipeline.rejected,
-            lambda: self.pipeline.quality,
         )
 
     def process(self, batch: list[Messages], between: Callable[[], None]) -> None:
@@ -138,7 +142,23 @@ class Turns:
 
     def summary(self) -> str:
         """Return in a line how many assets there are, and how many in alarm."""
-        return f"assets {len(self.pipeline.assets)}, in alarm {len(self.announcer.active)}"
+        return summary(len(self.pipeline.assets), len(self.announcer.active))
+
+    def part(self) -> Part:
+        """Return a copy of all that metrics are made of."""
+        assets = list(self.pipeline.assets)
+        return Part(
+            assets,
+            self._board.snapshot(len(assets)),
+            self.tally,
+            self.pipeline.rejected,
+            self.pipeline.quality,
+            self.metrics.latency,
+        )
+
+    def knows_alarm(self, alarm_id: str) -> bool:
+        """Return whether anything is known of an alarm."""
+        return alarm_id in self._desk.feedback.state.alarms
 
     def _feed(self, rows: Rows, arrival: float) -> bool:
         """Score rows; returns whether one of them led to a score."""
@@ -150,3 +170,24 @@ class Turns:
         if len(outcomes):
             self.announcer.take(outcomes)
         return bool(np.isfinite(outcomes.score).any())
+
+
+def open_bundle(settings: Settings) -> Detector:
+    """Load the bundle as the settings want it run.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    chosen = settings.bundle
+    detector = load_detector(
+        chosen.path,
+        None if chosen.inference == "auto" else chosen.inference,
+        chosen.provider,
+        settings.quality.rules,
+        settings.alarms.changes,
+        settings.adaptation.budget_controller,
+        None if chosen.runtime == "auto" else chosen.runtime,
+    )
+    if chosen.provider == "auto":
+        log.info("provider auto: running on %s", detector.forecaster.provider)
+    return detector

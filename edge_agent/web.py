@@ -17,7 +17,7 @@ class Pages:
     """What the pages show; each is called on request, in the request's thread.
 
     Attributes:
-        metrics: the exposition.
+        metrics: the exposition; raises TimeoutError where it cannot be had now.
         metrics_type: its content type.
         unhealthy: why the agent is not working, or an empty text.
         unready: why it is not serving yet, or an empty text.
@@ -33,7 +33,10 @@ class Pages:
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         """Return status, content type and body of a path."""
         if path == "/metrics":
-            return HTTPStatus.OK, self.metrics_type, self.metrics()
+            try:
+                return HTTPStatus.OK, self.metrics_type, self.metrics()
+            except TimeoutError as error:
+                return _verdict(str(error), "")
         if path == "/-/healthy":
             return _verdict(self.unhealthy(), "healthy")
         if path == "/-/ready":

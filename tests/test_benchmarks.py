@@ -33,7 +33,7 @@ SCENARIOS = (
     agent.Scenario("many", "left out", "daemon", 5000, 1),
 )
 SLOW = (agent.Scenario("slow_daemon", "2 assets at a pace", "daemon", 2, 3, pace=100.0),)
-LENGTH = agent.Length(1.0, starts=1, idle_seconds=0.5, most_assets=10)
+LENGTH = agent.Length(1.0, starts=1, idle_seconds=0.5, most_assets=10, worker_load=(4, 20))
 SPEC = ModelSpec(len(SENSORS), WINDOW, units=(4,))
 CASES = (
     scaling.Case("assets_100", "3 assets", Shape(2, 4, (4,)), 3),
@@ -112,6 +112,7 @@ def test_the_agent_bench_runs_every_scenario_that_is_not_too_large(runs: dict[st
     assert found["packed"]["samples"] == 16
     assert {"wall_seconds", "cpu_seconds"} < runs["agent"]["start"].keys()
     assert [one["key"] for one in runs["agent"]["slow"]] == ["slow_daemon"]
+    assert [one["workers"] for one in runs["agent"]["workers"]] == [1, 2]
 
 
 def test_each_way_has_the_latency_of_every_message_and_alarm(runs: dict[str, dict[str, Any]]) -> None:

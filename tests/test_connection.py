@@ -1,5 +1,6 @@
 """Laws of the connection, against a real broker: it comes back, tells its state, loses nothing it was sent."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -265,6 +266,49 @@ def test_wake_ends_a_wait(broker: Broker) -> None:
         _subscribed(client)
         threading.Timer(0.01, client.wake).start()
         assert client.wait(PATIENCE_SECONDS)
+
+
+def test_what_is_followed_is_served_while_somebody_waits(broker: Broker) -> None:
+    """A descriptor that can be read ends a wait and a pause at once and is no message; unfollowed it ends none."""
+    with _client(_settings(broker.port)) as client:
+        _subscribed(client)
+        near, far = socket.socketpair()
+        with near, far:
+            heard: list[bytes] = []
+            client.follow(near.fileno(), lambda: heard.append(near.recv(10)))
+            far.send(b"x")
+            assert not client.wait(PATIENCE_SECONDS)
+            _until(client, lambda: len(heard) == 1)
+            far.send(b"x")
+            client.pause(PATIENCE_SECONDS)
+            _until(client, lambda: len(heard) == 2)
+            client.follow(near.fileno(), lambda: heard.append(b"room"), writing=True)
+            _until(client, lambda: heard[-1] == b"room")
+            client.unfollow(near.fileno())
+            client.unfollow(near.fileno())
+            far.send(b"y")
+            client.wait(0.01)
+            assert b"y" not in heard
+
+
+def test_who_is_not_hungry_waits_for_all_else(broker: Broker) -> None:
+    """Messages that wait do not end the wait of somebody who cannot take them; what is followed does."""
+    with _client(_settings(broker.port)) as client:
+        _subscribed(client)
+        with Listener(broker.port) as publisher:
+            publisher.publish("plant/p1", b"1")
+        _until(client, lambda: client.waiting == 1)
+        near, far = socket.socketpair()
+        with near, far:
+            heard: list[bytes] = []
+            client.follow(near.fileno(), lambda: heard.append(near.recv(10)))
+            threading.Timer(0.05, far.send, (b"x",)).start()
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not heard:
+                assert time.monotonic() < deadline
+                client.wait(PATIENCE_SECONDS, hungry=False)
+            client.unfollow(near.fileno())
+        assert client.waiting == 1
 
 
 def test_back_off_grows_with_jitter_to_a_minute() -> None:

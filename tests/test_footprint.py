@@ -21,7 +21,7 @@ def test_importing_the_daemon_loads_no_training_library() -> None:
     """All that `run` imports brings in neither TensorFlow nor any other library of the trainer, though installed."""
     program = (
         "import json, sys; import edge_agent.cli, edge_agent.agent; from pathlib import Path;"
-        f"edge_agent.agent.load_detector(Path({str(TINY_BUNDLE)!r}));"
+        f"edge_agent.turns.load_detector(Path({str(TINY_BUNDLE)!r}));"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

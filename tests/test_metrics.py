@@ -6,6 +6,7 @@ import urllib.request
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -157,8 +158,9 @@ def _get(address: str) -> tuple[int, str]:
 def test_pages_tell_the_state() -> None:
     """Health and readiness answer 200 or 503 with the reason; metrics and the first page are served."""
     reasons = {"unready": "broker not connected"}
+    metrics = Mock(return_value=b"forewarn_assets 1\n")
     pages = Pages(
-        lambda: b"forewarn_assets 1\n",
+        metrics,
         CONTENT_TYPE,
         lambda: "",
         lambda: reasons["unready"],
@@ -173,6 +175,8 @@ def test_pages_tell_the_state() -> None:
         reasons["unready"] = ""
         assert _get(f"{root}/-/ready") == (200, "ready\n")
         assert _get(f"{root}/metrics") == (200, "forewarn_assets 1\n")
+        metrics.side_effect = TimeoutError("a worker does not answer")
+        assert _get(f"{root}/metrics") == (503, "a worker does not answer\n")
         assert _get(f"{root}/")[1] == "hello\n"
         assert _get(f"{root}/none")[0] == 404
         with pytest.raises(ConfigurationError, match=r"metrics\.port"):

@@ -117,17 +117,27 @@ class Daemon:
         return lines[-1] if lines else f"exit code {self.process.poll()}"
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time it has used, in user and system mode, all threads."""
+        """Return the CPU time it and its workers have used, in user and system mode, all threads."""
         # What clock_getcpuclockid(3) returns for a process: nanoseconds, where /proc counts hundredths of a second.
-        return time.clock_gettime((~self.process.pid << 3) | 2)
+        return sum(time.clock_gettime((~process << 3) | 2) for process in self.processes())
 
     def resident_megabytes(self) -> float:
         """Return the memory that is resident now, in units of 10^6 bytes."""
-        return resident_megabytes(self.process.pid)
+        return sum(resident_megabytes(process) for process in self.processes())
 
     def peak_megabytes(self) -> float:
         """Return the most memory that was ever resident, in units of 10^6 bytes."""
-        return resident_megabytes(self.process.pid, "VmHWM")
+        return sum(resident_megabytes(process, "VmHWM") for process in self.processes())
+
+    def processes(self) -> list[int]:
+        """Return the ids of its processes: its own, and those of its workers."""
+        own = self.process.pid
+        try:
+            children = Path(f"/proc/{own}/task/{own}/children").read_text(encoding="utf-8")
+        except OSError:
+            # A kernel that does not tell: then only the daemon without workers is measured in full.
+            children = ""
+        return [own, *map(int, children.split())]
 
     def libraries(self) -> str:
         """Return the files mapped into the process, one a line."""

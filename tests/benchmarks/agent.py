@@ -12,6 +12,7 @@ from tests.benchmarks.figures import in_turn, ratio, spread
 from tests.benchmarks.payloads import LAYOUTS
 from tests.benchmarks.plain_script import SCRIPTS
 from tests.benchmarks.site import Site, Subject, running_site
+from tests.benchmarks.workers import measure_workers
 from trainer.progress import Progress
 
 _PATIENCE_SECONDS = 600.0
@@ -88,15 +89,19 @@ class Length:
         starts: of the daemon.
         idle_seconds: how long it has nothing to do.
         most_assets: scenarios with more are left out.
+        workers: numbers of workers that are compared.
+        worker_load: assets, and rows of each, that they are compared with.
     """
 
     rows: float = 1.0
     starts: int = 5
     idle_seconds: float = 10.0
     most_assets: int = 10_000
+    workers: tuple[int, ...] = (1, 2)
+    worker_load: tuple[int, int] = (100, 1000)
 
 
-QUICK = Length(0.1, 1, 3.0, 1000)
+QUICK = Length(0.1, 1, 3.0, 1000, worker_load=(100, 200))
 
 
 def measure_agent(
@@ -120,19 +125,21 @@ def measure_agent(
         length: of all.
 
     Returns:
-        `throughput`, a record a scenario; `start`, `idle` and `slow`.
+        `throughput`, a record a scenario; `start`, `idle`, `slow`, and `workers`, see `measure_workers`.
     """
     length = length or Length()
     scenarios = tuple(one for one in scenarios if one.layout in LAYOUTS and one.assets <= length.most_assets)
     with running_site(subject, scratch) as site:
         bench = _Bench(site, length.rows)
-        progress.stage("agent", rounds * len(scenarios) + length.starts + 1 + len(slow))
+        steps = rounds * (len(scenarios) + len(length.workers)) + length.starts + 1 + len(slow)
+        progress.stage("agent", steps)
         return {
             "rounds": rounds,
             "throughput": _throughput(bench, scenarios, rounds, progress),
             "start": _start(site, length.starts, progress),
             "idle": _idle(site, length.idle_seconds, progress),
             "slow": [_slow(bench, one, progress) for one in slow],
+            "workers": measure_workers(site, length.workers, *length.worker_load, rounds, progress),
         }
 
 

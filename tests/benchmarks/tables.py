@@ -116,6 +116,20 @@ def _agent(run: Figures) -> Iterator[Page]:
         for one in run["slow"]
     ]
     yield Page("The daemon's life", ("", "Median", "Least to most"), rows)
+    yield Page(
+        "Workers, samples a second of a backlog",
+        ("", "By the clock", "Least to most", "A CPU-second", "Of the busiest process", "Least to most"),
+        [
+            (
+                f"workers = {one['workers']}",
+                *_spread(one["samples_per_second"]),
+                number(one["samples_per_cpu_second"]["median"]),
+                *_spread(one["samples_per_busiest_second"]),
+            )
+            # Runs that were kept from before have none.
+            for one in run.get("workers", ())
+        ],
+    )
 
 
 def _latency(run: Figures) -> Iterator[Page]:
