@@ -55,6 +55,8 @@ class Agent(Life):
             self._tick_if_due()
             self.connection.deliver()
             self.connection.refresh(self.turns.tally)
+            if batch:
+                self._rest()
         return 0
 
     def _process(self, batch: list[Messages]) -> None:

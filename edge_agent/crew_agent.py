@@ -58,6 +58,8 @@ class CrewAgent(Life):
                 self._wait_for_more()
             if self.crew.has_room and (batch := self._take()):
                 self.crew.hand_out(batch)
+                self._look_after()
+                self._rest()
             self._look_after()
         return 0
 

@@ -57,6 +57,7 @@ class Life(ABC):
         self.connection = AgentConnection(settings, facts.bundle, outbox)
         self._client = self.connection.client
         self._linger = Linger(settings.agent.linger_milliseconds / 1000)
+        self._rest_seconds = settings.agent.rest_milliseconds / 1000
         self._turn_seconds = 0.0
         self.watch = Watch(settings.mqtt, self._client, self._running, summary)
         self.web = WebServer(settings.metrics.host, settings.metrics.port, self.watch.pages(exposition))
@@ -104,6 +105,13 @@ class Life(ABC):
         if 0 < before < _ENOUGH_MESSAGES and (seconds := self._linger.seconds(self._turn_seconds)) > 0.0:
             self._client.pause(seconds)
             self._linger.learn(self._client.waiting - before)
+
+    def _rest(self) -> None:
+        """Let messages come in after a turn, where less work is worth more than an early answer."""
+        if self._rest_seconds > 0.0 and not self._stop:
+            # What the turn had to say goes out before.
+            self._client.wait(0.0)
+            self._client.pause(self._rest_seconds)
 
     def _begin_to_stop(self) -> float:
         """Say that the end has begun; returns until when it may take, on the monotonic clock."""

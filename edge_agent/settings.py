@@ -48,6 +48,7 @@ class AgentSettings(_Section):
 
     workers: int = Field(default=1, ge=1, le=64)
     linger_milliseconds: float = Field(default=5.0, ge=0, le=1000)
+    rest_milliseconds: float = Field(default=0.0, ge=0, le=1000)
     max_assets: int = Field(default=1000, ge=1, le=100_000)
     inbox_messages: int = Field(default=50_000, ge=100)
     inbox_megabytes: int = Field(default=32, ge=1)

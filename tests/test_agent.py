@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,29 @@ def test_sensor_by_sensor_is_the_same_as_whole_rows(broker: Broker, bundle: Path
     assert single["time"] == whole["time"]
     assert single["score"] == pytest.approx(whole["score"], abs=1e-6)
     assert [share["name"] for share in single["sensors"]] == [share["name"] for share in whole["sensors"]]
+
+
+def test_an_agent_that_rests_scores_at_once_what_came_meanwhile(broker: Broker, bundle: Path) -> None:
+    """With a rest after each batch the same samples are scored in a few turns instead of one for each message."""
+    rows = _faulty(rows=60)
+    with (
+        _running(_settings(bundle, broker.port, agent={"rest_milliseconds": 500.0})) as agent,
+        Listener(broker.port, "plant/#") as listener,
+    ):
+        _wait_until_ready(agent, listener)
+        turns: list[int] = []
+        process = agent.turns.process
+
+        def counted(batch: list[Messages], between: Callable[[], None]) -> None:
+            turns.append(sum(map(len, batch)))
+            process(batch, between)
+
+        agent.turns.process = counted  # type: ignore[method-assign]  # to count the turns
+        for first, row in enumerate(rows):
+            _publish(listener, "pump-1", row[None], first)
+        _wait_for_metric(agent, "forewarn_messages_total", len(rows))
+        assert sum(turns) == len(rows)
+        assert len(turns) <= len(rows) / 3
 
 
 def test_bad_payloads_are_counted_and_stop_nothing(broker: Broker, bundle: Path) -> None:

@@ -32,7 +32,10 @@ SCENARIOS = (
     agent.Scenario("sensors", "2 assets, a topic per sensor, QoS 1", "daemon", 2, 3, "sensor", qos=1),
     agent.Scenario("many", "left out", "daemon", 5000, 1),
 )
-SLOW = (agent.Scenario("slow_daemon", "2 assets at a pace", "daemon", 2, 3, pace=100.0),)
+SLOW = (
+    agent.Scenario("slow_daemon", "2 assets at a pace", "daemon", 2, 3, pace=100.0),
+    agent.Scenario("slow_resting", "2 assets at a pace, resting", "daemon", 2, 3, pace=100.0, rest=50.0),
+)
 LENGTH = agent.Length(1.0, starts=1, idle_seconds=0.5, most_assets=10, worker_load=(4, 20))
 SPEC = ModelSpec(len(SENSORS), WINDOW, units=(4,))
 CASES = (
@@ -111,7 +114,7 @@ def test_the_agent_bench_runs_every_scenario_that_is_not_too_large(runs: dict[st
     assert set(found[agent.BASE]["ratio"].values()) == {1.0}
     assert found["packed"]["samples"] == 16
     assert {"wall_seconds", "cpu_seconds"} < runs["agent"]["start"].keys()
-    assert [one["key"] for one in runs["agent"]["slow"]] == ["slow_daemon"]
+    assert [one["key"] for one in runs["agent"]["slow"]] == ["slow_daemon", "slow_resting"]
     assert [one["workers"] for one in runs["agent"]["workers"]] == [1, 2]
 
 

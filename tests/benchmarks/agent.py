@@ -41,6 +41,7 @@ class Scenario:
         per_message: rows in one message.
         qos: of publisher and subscriber.
         pace: messages a second; 0 is as fast as the broker takes them.
+        rest: `agent.rest_milliseconds` of the daemon.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Scenario:
     per_message: int = 1
     qos: int = 0
     pace: float = 0.0
+    rest: float = 0.0
 
 
 BASE = "script_onnx"
@@ -75,9 +77,10 @@ SCENARIOS = (
 )
 SLOW = (
     Scenario("slow_daemon", "Forewarn", _DAEMON, 100, 10, pace=100.0),
+    Scenario("slow_resting", "Forewarn, rest_milliseconds = 50", _DAEMON, 100, 10, pace=100.0, rest=50.0),
     Scenario("slow_script", "script on ONNX Runtime", "onnx", 100, 10, pace=100.0),
 )
-"""100 samples a second: each asset sends once a second, evenly spread, which leaves nothing to put together."""
+"""100 samples a second: each asset sends once a second, evenly spread: nothing to put together but for who rests."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ class _Bench:
     def _daemon(self, scenario: Scenario) -> dict[str, float]:
         assets, rows, warm = scenario.assets, self._count(scenario), self.site.warm_rows
         stream = self._stream(scenario)
-        with self.site.daemon(scenario.qos, assets) as daemon:
+        rest: dict[str, Any] = {"agent__rest_milliseconds": scenario.rest}
+        with self.site.daemon(scenario.qos, assets, **rest) as daemon:
             daemon.wait_until_subscribed()
             stream.warm(warm)
             unscored = self.site.unscored(assets)
