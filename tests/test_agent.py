@@ -226,7 +226,7 @@ def test_an_agent_that_rests_scores_at_once_what_came_meanwhile(broker: Broker, 
     rows = _faulty(rows=60)
     with (
         _running(_settings(bundle, broker.port, agent={"rest_milliseconds": 500.0})) as agent,
-        Listener(broker.port, "plant/#") as listener,
+        Listener(broker.port, "forewarn/#") as listener,
     ):
         _wait_until_ready(agent, listener)
         turns: list[int] = []
@@ -239,7 +239,7 @@ def test_an_agent_that_rests_scores_at_once_what_came_meanwhile(broker: Broker, 
         agent.turns.process = counted  # type: ignore[method-assign]  # to count the turns
         for first, row in enumerate(rows):
             _publish(listener, "pump-1", row[None], first)
-        _wait_for_metric(agent, "forewarn_messages_total", len(rows))
+        _wait_for_metric(agent, "forewarn_messages_received_total", len(rows))
         assert sum(turns) == len(rows)
         assert len(turns) <= len(rows) / 3
 
