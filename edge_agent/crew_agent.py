@@ -45,6 +45,13 @@ class CrewAgent(Life):
             raise
         self.crew.listen(self._client)
 
+    def run(self) -> int:
+        """Live until asked to stop or a worker is lost, in the farewell too; returns the exit code."""
+        code = super().run()
+        if self.crew.lost and not code:
+            log.error("%s in the farewell; what it had not scored comes again", self.crew.lost)
+        return 1 if self.crew.lost else code
+
     def main_loop(self) -> int:
         """Hand out messages as they come, and what the workers say, until asked to stop; returns the exit code."""
         while not self._stop:
