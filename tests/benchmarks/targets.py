@@ -105,7 +105,7 @@ TARGETS = (
     Target(
         "100 samples a second, rest_milliseconds = 50", "agent", ("slow", "slow_resting", "core_percent"), 3, 1,
         unit="% of a core",
-    ),  # fmt: skip
+    ),
     Target(
         "step graph at batch 256, of sgemm", "kernel", ("graph", "step_256", "peak_share", "median"),
         0.75, 0.85, least=True,
