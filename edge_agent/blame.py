@@ -7,7 +7,8 @@ import numpy as np
 from edge_agent.contract.alarms import CLEARED, AlarmState, Transitions
 from edge_agent.contract.bundle import Bundle
 from edge_agent.contract.drift import LIMIT, DriftState
-from edge_agent.contract.scoring import Averages, Scorer
+from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring_state import Averages
 from edge_agent.contract.signature import directions
 from edge_agent.contract.types import (
     AlarmEvent,

@@ -18,7 +18,8 @@ from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.grid import UNSET
 from edge_agent.contract.onset import OnsetState
 from edge_agent.contract.quality_state import QualityState
-from edge_agent.contract.scoring import Scorer, ScoringState
+from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring_state import ScoringState
 from edge_agent.contract.sensor_gate import QualityRules, SensorGate
 from edge_agent.contract.trailing import TrailingState
 from edge_agent.contract.types import Float32, Float64, Int64, Outcomes, QualityEvent, Samples
@@ -141,7 +142,7 @@ class Detector:
     def accept_as_normal(self, assets: Int64) -> None:
         """Take the present level of assets (B,) as normal from now on; an open alarm ends without an event."""
         self.end_alarms(assets)
-        self.state.scoring.put(assets, self.scorer.accept(self.state.scoring.take(assets)))
+        self.state.scoring.put(assets, self.scorer.averages.accept(self.state.scoring.take(assets)))
         self._forget_drift(assets)
 
     def _zero(self, assets: int) -> DetectorState:

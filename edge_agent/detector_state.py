@@ -18,7 +18,7 @@ from edge_agent.contract.grid import UNSET
 from edge_agent.contract.maintenance import MaintenanceState
 from edge_agent.contract.onset import OnsetState
 from edge_agent.contract.quality_state import QualityState
-from edge_agent.contract.scoring import Averages, ScoringState
+from edge_agent.contract.scoring_state import Averages, ScoringState
 from edge_agent.contract.signature import ReportedState
 from edge_agent.contract.trailing import TrailingState
 from edge_agent.contract.types import Bool, Float32, Int64, Places, QualityEvent

@@ -155,7 +155,7 @@ class ForecastChain:
         warmup = self._manifest.warmup_ticks
         if dead is not None and np.count_nonzero(dead):
             # What is fed for a dead sensor depends on what was learnt with the first sample of a stretch.
-            cut[1:] |= self._scorer.learnt(state.scoring.stretch[rows], tick)[:, :-1].any(axis=0)
+            cut[1:] |= self._scorer.averages.learnt(state.scoring.stretch[rows], tick)[:, :-1].any(axis=0)
         cuts = {0, ticks, *np.flatnonzero(cut).tolist()}
         cuts |= {at for at in np.unique(warmup - state.seen[rows]).tolist() if 0 < at < ticks}
         if course.lost is not None:
@@ -247,7 +247,7 @@ class ForecastChain:
         """Take samples into the averages; what is read in maintenance teaches the slow drift nothing."""
         own = state.scoring.take(rows)
         taught = None if held is None else ~held
-        averages = self._scorer.follow(
+        averages = self._scorer.averages.follow(
             own, np.asarray(scaled - pending, np.float32), scaled, present, tick, taught
         )
         if not isinstance(rows, slice):

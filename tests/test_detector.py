@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import BundleError
-from edge_agent.contract.scoring import NOTHING_USUAL
+from edge_agent.contract.scoring_model import NOTHING_USUAL
 from edge_agent.contract.types import AlarmEvent, Float32, Float64, Outcomes, QualityEvent, Samples
 from edge_agent.detector import Detector, load_detector, open_detector
 from edge_agent.detector_state import DetectorState

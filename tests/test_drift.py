@@ -9,7 +9,7 @@ import pytest
 from edge_agent.contract.bundle import Bundle, read_bundle, read_golden, write_bundle
 from edge_agent.contract.drift import DAY_SECONDS, DriftModel, DriftState, DriftWatch, fit_drift
 from edge_agent.contract.errors import BundleError
-from edge_agent.contract.scoring import ScoringModel
+from edge_agent.contract.scoring_model import ScoringModel
 from edge_agent.contract.types import DriftEvent, Float32, Float64, Outcomes, Samples
 from edge_agent.detector import load_detector
 from edge_agent.detector_state import DetectorState

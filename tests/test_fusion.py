@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from edge_agent.contract.bundle import Bundle, read_golden, write_bundle
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.fusion import LEAST_RATIO, RULES, SOURCES, Fusion
-from edge_agent.contract.scoring import Scorer, ScoringState
+from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring_state import ScoringState
 from tests.small_bundle import make_small_bundle
 
 COLUMNS = ("residual", "residual", "residual", "level", "level", "novelty")

@@ -13,15 +13,10 @@ from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correla
 from edge_agent.contract.novelty import NearestCentre, find_centres
 from edge_agent.contract.range_guard import EXCESS_BOUND, range_excess, range_margin
 from edge_agent.contract.scaling import fit_scaling
-from edge_agent.contract.scoring import (
-    BIAS_BOUND,
-    BIAS_TICKS,
-    NOTHING_USUAL,
-    Scorer,
-    ScoringModel,
-    ScoringState,
-    fit_scoring,
-)
+from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring_averages import BIAS_BOUND, BIAS_TICKS
+from edge_agent.contract.scoring_model import NOTHING_USUAL, ScoringModel, fit_scoring
+from edge_agent.contract.scoring_state import ScoringState
 from edge_agent.contract.types import Bool, Float32, Float64
 
 WIDTH = 4
@@ -46,7 +41,7 @@ def model() -> ScoringModel:
 def _walk(scorer: Scorer, residual: Float64, level: Float64, present: Bool) -> ScoringState:
     """Return the state of one asset after rows (n, F), from nothing."""
     state = ScoringState.zero(1, scorer.model)
-    scorer.follow(state, residual[None], level[None], present[None], np.arange(len(residual))[None])
+    scorer.averages.follow(state, residual[None], level[None], present[None], np.arange(len(residual))[None])
     return state
 
 
@@ -177,7 +172,9 @@ def test_a_batch_equals_one_by_one(model: ScoringModel) -> None:
     state = ScoringState.zero(7, model)
     for row in range(20):
         tick = np.full((7, 1), row)
-        scorer.follow(state, residual[row][:, None], level[row][:, None], present[row][:, None], tick)
+        scorer.averages.follow(
+            state, residual[row][:, None], level[row][:, None], present[row][:, None], tick
+        )
     together = scorer.statistics(state, present[-1])
     guarded = np.ones(WIDTH, np.bool_)
     for asset in range(7):
@@ -292,7 +289,7 @@ def _bias(model: ScoringModel, deviations: Float64) -> Float64:
     level = np.tile(model.level_centre, (1, len(deviations), 1))
     level[0, :, 0] += model.level_scale[0] * deviations
     residual = np.broadcast_to(model.residual_centre, level.shape)
-    return scorer.follow(state, residual, level, None, np.arange(len(deviations))[None]).bias[:, 0]
+    return scorer.averages.follow(state, residual, level, None, np.arange(len(deviations))[None]).bias[:, 0]
 
 
 def test_slow_drift_is_followed_within_a_bound(model: ScoringModel) -> None:
@@ -320,7 +317,9 @@ def _offset(model: ScoringModel, deviations: Float64, level: float = 0.0, taught
             model.residual_centre + missed * model.residual_scale,
             np.arange(first, first + len(missed)),
         )
-        scorer.follow(state, residual[None], away[:, : len(missed)], None, tick[None], np.array([taught]))
+        scorer.averages.follow(
+            state, residual[None], away[:, : len(missed)], None, tick[None], np.array([taught])
+        )
         found += [state.offset[0, 0].copy()] * len(missed)
     return np.asarray(found)
 
@@ -339,7 +338,7 @@ def test_a_sensor_alone_has_no_offset(model: ScoringModel) -> None:
     scorer, state = Scorer(alone), ScoringState.zero(1, alone)
     off = np.tile(model.residual_centre + 0.3 * model.residual_scale, (1, 5 * BIAS_TICKS, 1))
     level = np.tile(model.level_centre + 0.3 * model.level_scale, (1, 5 * BIAS_TICKS, 1))
-    scorer.follow(state, off, level, None, np.arange(5 * BIAS_TICKS)[None])
+    scorer.averages.follow(state, off, level, None, np.arange(5 * BIAS_TICKS)[None])
     assert not state.offset.any()
     assert state.bias[0, 0, 0] > 0.1
 
@@ -365,7 +364,9 @@ def test_the_offset_is_bounded(model: ScoringModel) -> None:
     state.offset[0, 0, 0] = 2.0 * BIAS_BOUND
     missed = model.residual_centre + 2.5 * BIAS_BOUND * np.eye(WIDTH)[0] * model.residual_scale
     level = np.broadcast_to(model.level_centre, (1, 3 * BIAS_TICKS, WIDTH))
-    scorer.follow(state, np.broadcast_to(missed, level.shape), level, None, np.arange(3 * BIAS_TICKS)[None])
+    scorer.averages.follow(
+        state, np.broadcast_to(missed, level.shape), level, None, np.arange(3 * BIAS_TICKS)[None]
+    )
     assert state.offset[0, 0, 0] == 2.0 * BIAS_BOUND
 
 
@@ -386,10 +387,10 @@ def test_however_samples_are_split_the_same_is_learnt(
     level = (_normal(count, seed + 1) + rng.normal(size=WIDTH))[None]
     tick, present = (rng.integers(1000) + np.arange(count))[None], rng.random((1, count, WIDTH)) >= share
     scorer, whole, parted = Scorer(model), ScoringState.zero(1, model), ScoringState.zero(1, model)
-    scorer.follow(whole, residual, level, present, tick)
+    scorer.averages.follow(whole, residual, level, present, tick)
     for first, end in pairwise(sorted({0, count, *cuts})):
         part = (slice(None), slice(first, end))
-        scorer.follow(parted, residual[part], level[part], present[part], tick[part])
+        scorer.averages.follow(parted, residual[part], level[part], present[part], tick[part])
     assert whole.offset.any()
     for item in fields(whole):
         np.testing.assert_allclose(getattr(parted, item.name), getattr(whole, item.name), atol=1e-5)
@@ -400,7 +401,9 @@ def test_a_missing_sensor_keeps_what_is_known_of_it(model: ScoringModel) -> None
     scorer, state = Scorer(model), ScoringState.zero(1, model)
     state.bias[...], state.offset[...] = 0.7, 0.3
     nothing = np.full((1, 3 * BIAS_TICKS, WIDTH), np.nan)
-    scorer.follow(state, nothing, nothing, np.zeros(nothing.shape, np.bool_), np.arange(3 * BIAS_TICKS)[None])
+    scorer.averages.follow(
+        state, nothing, nothing, np.zeros(nothing.shape, np.bool_), np.arange(3 * BIAS_TICKS)[None]
+    )
     assert (state.bias == 0.7).all()
     assert (state.offset == 0.3).all()
 
@@ -439,7 +442,7 @@ def test_a_machine_that_never_moved_is_only_range_guarded() -> None:
     for count in (1, 40):
         state = ScoringState.zero(1, scorer.model)
         away = np.full((1, count, WIDTH), 9.0)
-        found = scorer.follow(state, away, away, None, np.arange(count)[None])
+        found = scorer.averages.follow(state, away, away, None, np.arange(count)[None])
         statistics = scorer.statistics(found, None)
         assert (statistics[:, :-1] == 0.0).all()
         assert scorer.guard(found, np.ones(WIDTH, np.bool_))[-1] > 1.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.contract.scoring import ScoringState
+from edge_agent.contract.scoring_state import ScoringState
 from edge_agent.contract.signature import GROWTH, ReportedState, changed, directions
 from edge_agent.contract.types import AlarmEvent
 from edge_agent.detector import Detector, load_detector

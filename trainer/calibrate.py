@@ -16,7 +16,8 @@ from edge_agent.contract.bundle import Bundle, Manifest
 from edge_agent.contract.drift import DriftModel, fit_drift
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.fusion import Fusion
-from edge_agent.contract.scoring import NOTHING_USUAL, SPANS, Scorer, ScoringModel, fit_scoring
+from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring_model import NOTHING_USUAL, SPANS, ScoringModel, fit_scoring
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.trailing import BLOCKS, normalisers_of
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples

@@ -26,7 +26,7 @@ import numpy as np
 
 from edge_agent.contract.bundle import GOLDEN, SCORING, Bundle, write_bundle
 from edge_agent.contract.errors import HistoryError
-from edge_agent.contract.scoring import ScoringModel
+from edge_agent.contract.scoring_model import ScoringModel
 from edge_agent.contract.threshold import Threshold, calibrate_threshold
 from edge_agent.contract.types import Bool, Float64, Samples
 from edge_agent.detector import load_detector, open_detector

@@ -15,7 +15,8 @@ import numpy as np
 from edge_agent.contract.ewma import deviation
 from edge_agent.contract.fusion import LEAST_RATIO, RULES
 from edge_agent.contract.mahalanobis import Mahalanobis
-from edge_agent.contract.scoring import ScoringModel, ScoringState
+from edge_agent.contract.scoring_model import ScoringModel
+from edge_agent.contract.scoring_state import ScoringState
 from edge_agent.contract.shape_novelty import WINDOW, shape_distances
 from edge_agent.contract.types import Bool, Float64
 from edge_agent.contract.variance import BOUND, LEAST_SQUARE

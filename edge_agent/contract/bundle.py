@@ -22,7 +22,7 @@ from edge_agent.contract.grid import Axis
 from edge_agent.contract.inputs import InputLayout
 from edge_agent.contract.off_condition import OffCondition, broken_off_condition
 from edge_agent.contract.scaling import Scaling
-from edge_agent.contract.scoring import ASPECTS, ScoringModel
+from edge_agent.contract.scoring_model import ASPECTS, ScoringModel
 from edge_agent.contract.shape_novelty import WINDOW, ShapeModel
 from edge_agent.contract.tail import Tail
 from edge_agent.contract.threshold import Threshold

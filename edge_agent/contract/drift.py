@@ -21,7 +21,7 @@ import numpy as np
 
 from edge_agent.contract.grid import UNSET
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded
-from edge_agent.contract.scoring import ScoringModel
+from edge_agent.contract.scoring_model import ScoringModel
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Places
 
 DAY_SECONDS = 86_400.0

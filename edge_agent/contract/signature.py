@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.contract.scoring import Averages, Scorer
+from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring_state import Averages
 from edge_agent.contract.types import Bool, Float64, Int64
 
 SIGNATURE_SPAN = 15
