@@ -73,7 +73,7 @@ benchmarks: $(STAMP)
 	$(RUN) skab --data "$(DATA)" $(OPTIONS) --missing 0.1 --out docs/benchmarks/skab-missing.json
 	$(RUN) line $(OPTIONS) --dead 3 --out docs/benchmarks/line-dead.json
 	$(RUN) skab --data "$(DATA)" $(OPTIONS) --ablate --out docs/benchmarks/skab-ablation.json
-	$(RUN) plant --compare-forecasters --out docs/benchmarks/plant-forecasters.json
+	$(RUN) plant --compare-forecasters --weeks 4 --out docs/benchmarks/plant-forecasters.json
 	$(BIN)/python -m tests.benchmarks.readme_table
 
 benchmark-table: $(STAMP)
