@@ -282,10 +282,16 @@ def _forecasts_a_second(forecaster: Forecaster, manifest: Manifest) -> float:
 
 
 def _scores_a_second(detector: Detector) -> float:
-    scaling, ticks = detector.bundle.manifest.scaling, iter(range(START, START + 1000))
+    scaling, ticks = detector.bundle.manifest.scaling, iter(range(START, START + 10_000))
     noise = np.random.default_rng(0).normal(size=(4096, len(scaling.centre)))
     values: Float32 = (scaling.centre + scaling.scale * noise).astype(np.float32)
-    return _rate(lambda: detector.process(Samples(np.arange(4096), np.full(4096, next(ticks)), values)))
+
+    def score() -> Outcomes:
+        return detector.process(Samples(np.arange(4096), np.full(4096, next(ticks)), values))
+
+    for _ in range(detector.bundle.manifest.warmup_ticks):
+        score()
+    return _rate(score)
 
 
 def _rate(run: Callable[[], Any]) -> float:
