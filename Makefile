@@ -7,6 +7,10 @@ BENCH_STAMP := $(VENV)/.installed-bench
 # Its PyTorch brings gigabytes of its own, and pins that are not ours: an environment for itself.
 LIBRARY := .venv-bench-training
 LIBRARY_STAMP := $(LIBRARY)/.installed
+# `onnxruntime-gpu` and what the other tests need overwrite each other.
+GPU := .venv-gpu
+GPU_STAMP := $(GPU)/.installed
+GPU_BUNDLE := .cache/gpu-bundle
 LOCKS := requirements
 COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
@@ -14,7 +18,7 @@ COMPILE := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
 # Mosquitto lies in /usr/sbin, and without root in the cache; the system's own programs win.
 export PATH := $(PATH):/usr/sbin:$(CURDIR)/.cache/servers/bin
 
-.PHONY: setup lint servers test bench bench-tables benchmarks benchmark-table demo lock
+.PHONY: setup lint servers test test-gpu bench bench-tables benchmarks benchmark-table demo lock
 
 $(STAMP): pyproject.toml $(LOCKS)/full.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
@@ -37,6 +41,21 @@ servers:
 # A file's tests share what they set up, so that files are handed to the processes, one for each core, whole.
 test: lint servers
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+$(GPU_STAMP): $(LOCKS)/gpu.lock $(LOCKS)/full.lock
+	test -x $(GPU)/bin/python || $(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --require-hashes -r $(LOCKS)/gpu.lock
+	sed -e '/--hash/d' -e 's/ \\$$//' $(LOCKS)/full.lock >$(GPU)/versions
+	$(GPU)/bin/python -m pip install --quiet --constraint $(GPU)/versions pytest hypothesis
+	touch $@
+
+$(GPU_BUNDLE): | $(STAMP)
+	$(BIN)/python -c 'from pathlib import Path; from tests.benchmarks.default_bundle import make_default_bundle; \
+	make_default_bundle(Path("$@"))'
+
+# What `make test` leaves out, on an NVIDIA GPU; fails without one. It also prints samples a second of the default model.
+test-gpu: $(GPU_STAMP) $(GPU_BUNDLE)
+	FOREWARN_BUNDLE=$(GPU_BUNDLE) $(GPU)/bin/python -m pytest -m gpu tests/test_device_state.py
 
 # A neighbour that the agent is measured beside, and nothing else.
 $(BENCH_STAMP): $(STAMP) $(LOCKS)/bench.lock

@@ -22,6 +22,8 @@ from edge_agent.contract.scoring_state import Averages, ScoringState
 from edge_agent.contract.signature import ReportedState
 from edge_agent.contract.trailing import TrailingState
 from edge_agent.contract.types import Bool, Float32, Int64, Places, QualityEvent
+from edge_agent.device_state import DeviceState
+from edge_agent.forecaster import ResidentGraphs
 
 _PARTS = ("scoring", "trailing", "alarms", "onsets", "quality", "budget", "drift", "maintenance", "reported")
 STATE_VERSION = 6
@@ -37,11 +39,12 @@ class DetectorState:
         ring: (A, T, I) scaled inputs of the last T samples, the oldest at `cursor`; (A, 0, I) for the step, which
             needs none.
         cursor: (A,) next place in the ring.
-        hidden: (A, S) packed state of the step graph.
+        hidden: (A, S) packed state of the step graph; (A, 0) while it lies on a device.
         pending: (A, F) forecast of the next sample, scaled.
         off: (A,) whether the machine is off.
         settling: (A,) samples after its start that are still to have no score.
         scoring, trailing, alarms, onsets, quality, budget, drift, maintenance, reported: see there.
+        device: the packed state where a device keeps it; None while it is `hidden`.
     """
 
     last_tick: Int64
@@ -61,6 +64,7 @@ class DetectorState:
     drift: DriftState
     maintenance: MaintenanceState
     reported: ReportedState
+    device: DeviceState | None = None
 
     @staticmethod
     def zero(assets: int, bundle: Bundle, inference: str | None = None) -> "DetectorState":
@@ -88,9 +92,27 @@ class DetectorState:
             ReportedState.zero(assets, width),
         )
 
+    def on_device(self, graphs: ResidentGraphs) -> DeviceState:
+        """Return the packed state on the device, moved there unless it is there already."""
+        if self.device is None:
+            self.device = DeviceState(graphs, self.hidden)
+            self.hidden = np.zeros((len(self.hidden), 0), np.float32)
+        return self.device
+
+    def forget_hidden(self, asset: Int64) -> None:
+        """Let the packed state of assets (B,) be zero, wherever it lies."""
+        if self.device is None:
+            self.hidden[asset] = 0
+        else:
+            self.device.forget(asset)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return every array by a flat name; writing into them changes the state."""
-        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        """Return every array by a flat name; writing into them changes the state.
+
+        What lies on a device comes back first, and goes there again when it is next advanced.
+        """
+        self._come_home()
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "device"}
         for part in _PARTS:
             inner = own.pop(part)
             own |= {f"{part}.{item.name}": getattr(inner, item.name) for item in fields(inner)}
@@ -98,10 +120,15 @@ class DetectorState:
 
     def append(self, more: "DetectorState") -> None:
         """Put the rows of another state behind these, array by array: two copies of all would be the peak of memory."""
+        self._come_home()
         for name, array in more.arrays().items():
             part, _, field_name = name.rpartition(".")
             owner = getattr(self, part) if part else self
             setattr(owner, field_name, np.concatenate([getattr(owner, field_name), array]))
+
+    def _come_home(self) -> None:
+        if self.device is not None:
+            self.hidden, self.device = self.device.to_host(), None
 
     def to_bytes(self) -> bytes:
         """Return the state as bytes that `from_bytes` of the same version reads."""

@@ -19,7 +19,7 @@ from edge_agent.contract.sensor_gate import Passed, SensorGate
 from edge_agent.contract.types import Bool, Float32, Int64, Places, Samples
 from edge_agent.detector_state import DetectorState, Followed, ScoredTile, Stopped
 from edge_agent.forecaster import Forecaster
-from edge_agent.tiles import Tile, places_of, tiles_of
+from edge_agent.tiles import MOST_ASSETS, MOST_ASSETS_ON_DEVICE, Tile, places_of, tiles_of
 
 RESUMING = 10
 """Samples without a score after a gap that starts over."""
@@ -56,6 +56,7 @@ class ForecastChain:
         self._manifest = bundle.manifest
         self._model = bundle.scoring
         self._forecaster = forecaster
+        self._most_assets = MOST_ASSETS if forecaster.resident is None else MOST_ASSETS_ON_DEVICE
         self._gate = gate
         self._scorer = scorer
         self._scaling = bundle.manifest.scaling
@@ -74,7 +75,7 @@ class ForecastChain:
             samples: n, of one call.
             followed: filled in.
         """
-        for tile in tiles_of(samples.asset) if len(samples) else ():
+        for tile in tiles_of(samples.asset, self._most_assets) if len(samples) else ():
             tick, values = samples.tick[tile.position], samples.values[tile.position]
             rows = places_of(tile.asset)
             passed = self._gate.check(state.quality, rows, tick, values)
@@ -100,8 +101,9 @@ class ForecastChain:
 
     def start_over(self, state: DetectorState, asset: Int64) -> None:
         """Forget what assets (B,) sent, but not what is normal for them: they warm up again."""
-        for array in (state.seen, state.ring, state.cursor, state.hidden, state.pending):
+        for array in (state.seen, state.ring, state.cursor, state.pending):
             array[asset] = 0
+        state.forget_hidden(asset)
         state.scoring.forget(asset, self._model)
 
     def _course(self, state: DetectorState, rows: Places, tick: Int64, passed: Passed) -> _Course:
@@ -326,6 +328,8 @@ class ForecastChain:
         """Feed inputs (B, L, I) and return the forecasts (B, L, F) of the ticks after each."""
         ticks = inputs.shape[1]
         state.seen[rows] += ticks
+        if self._forecaster.resident is not None:
+            return state.on_device(self._forecaster.resident).advance(rows, inputs)[:, :, 0, :, 0]
         if self._forecaster.inference == "step":
             hidden = state.hidden[rows]
             ahead = self._forecaster.advance(inputs, hidden)

@@ -12,6 +12,8 @@ from edge_agent.contract.types import Int64, Places
 
 MOST_ASSETS = 1024
 """Of a tile: more would not fit a processor's cache, and calls are few enough by then."""
+MOST_ASSETS_ON_DEVICE = 4096
+"""Where a GPU forecasts, for which a thousand rows are little to do and each call has a price of its own."""
 MOST_SAMPLES = 2048
 MOST_TICKS = 1024
 
@@ -29,11 +31,12 @@ class Tile:
     position: Int64
 
 
-def tiles_of(asset: Int64) -> Iterator[Tile]:
+def tiles_of(asset: Int64, most_assets: int = MOST_ASSETS) -> Iterator[Tile]:
     """Cut samples into tiles, so that the samples of each asset come in their order.
 
     Args:
         asset: (n,) row indices, in order of arrival.
+        most_assets: of a tile.
     """
     count = len(asset)
     if count == 1:
@@ -41,10 +44,10 @@ def tiles_of(asset: Int64) -> Iterator[Tile]:
         return
     steps = asset[1:] - asset[:-1]
     if steps.min() > 0:
-        yield from _cut(asset, np.arange(count)[:, None])
+        yield from _cut(asset, np.arange(count)[:, None], most_assets)
         return
     if not np.count_nonzero(steps):
-        yield from _cut(asset[:1], np.arange(count)[None])
+        yield from _cut(asset[:1], np.arange(count)[None], most_assets)
         return
     order = np.argsort(asset, kind="stable")
     ordered = asset[order]
@@ -53,14 +56,14 @@ def tiles_of(asset: Int64) -> Iterator[Tile]:
     first = 0
     for end in np.unique(counts).tolist():
         some = starts[counts >= end]
-        yield from _cut(ordered[some], order[some[:, None] + np.arange(first, end)])
+        yield from _cut(ordered[some], order[some[:, None] + np.arange(first, end)], most_assets)
         first = end
 
 
-def _cut(asset: Int64, position: Int64) -> Iterator[Tile]:
+def _cut(asset: Int64, position: Int64, most_assets: int) -> Iterator[Tile]:
     """Yield a tile in pieces that are not too large."""
     count, ticks = position.shape
-    rows = min(count, MOST_ASSETS)
+    rows = min(count, most_assets)
     columns = max(1, min(MOST_TICKS, MOST_SAMPLES // rows))
     for at in range(0, count, rows):
         for tick in range(0, ticks, columns):

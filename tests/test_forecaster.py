@@ -1,6 +1,7 @@
 """Laws of running the forecaster's graphs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,40 @@ def test_cuda_is_never_claimed_without_a_gpu() -> None:
     with pytest.raises(ConfigurationError, match=r"bundle\.provider: cuda was asked for"):
         Forecaster(TINY_BUNDLE, "step", STATE, "cuda")
     assert Forecaster(TINY_BUNDLE, "step", STATE, "auto").provider == "cpu"
+
+
+def test_cuda_that_fails_is_one_line_and_nothing_printed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the GPU's wheel and no GPU `cuda` says in one line why, `auto` runs on the CPU, and neither prints."""
+    import onnxruntime
+
+    class _WithoutGpu(onnxruntime.InferenceSession):  # type: ignore[misc]  # it has no types
+        def _create_inference_session(self, providers: list[Any], *others: Any) -> None:
+            self._fallback_providers = ["CPUExecutionProvider"]
+            if providers != ["CPUExecutionProvider"]:
+                raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected\nand much more")
+            super()._create_inference_session(providers, *others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", _WithoutGpu)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(ConfigurationError, match=r"^bundle\.provider: cuda .*no CUDA-capable") as failure:
+        Forecaster(TINY_BUNDLE, "step", STATE, "cuda")
+    assert "\n" not in str(failure.value)
+    forecaster = Forecaster(TINY_BUNDLE, "step", STATE, "auto")
+    assert (forecaster.provider, forecaster.resident) == ("cpu", None)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_file_that_is_no_graph_is_refused_where_cuda_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the GPU's wheel too the file is named, and CUDA is not blamed for it."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    (tmp_path / "step.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match=r"step\.onnx: not a graph"):
+        OnnxGraph(tmp_path / "step.onnx", "cuda")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", None])
