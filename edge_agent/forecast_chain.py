@@ -155,9 +155,6 @@ class ForecastChain:
             if flag is not None:
                 cut[1:] |= (flag[:, 1:] != flag[:, :-1]).any(axis=0)
         warmup = self._manifest.warmup_ticks
-        if dead is not None and np.count_nonzero(dead):
-            # What is fed for a dead sensor depends on what was learnt with the first sample of a stretch.
-            cut[1:] |= self._scorer.averages.learnt(state.scoring.stretch[rows], tick)[:, :-1].any(axis=0)
         cuts = {0, ticks, *np.flatnonzero(cut).tolist()}
         cuts |= {at for at in np.unique(warmup - state.seen[rows]).tolist() if 0 < at < ticks}
         if course.lost is not None:
@@ -166,6 +163,11 @@ class ForecastChain:
             cuts |= {
                 at + ready for at in np.flatnonzero(course.lost.any(axis=0)).tolist() if at + ready < ticks
             }
+        if dead is not None and np.count_nonzero(dead):
+            # What is fed for a dead sensor depends on bias and offset, which learn with the first sample that has a
+            # score after a break, and with the first of each stretch.
+            learnt = self._scorer.averages.learnt(state.scoring.stretch[rows], tick).any(axis=0)
+            cuts |= {at + 1 for at in {*cuts, *np.flatnonzero(learnt).tolist()} if at + 1 < ticks}
         return list(pairwise(sorted(cuts)))
 
     def _follow(
