@@ -47,23 +47,28 @@ class Smoother:
         self._fade = ((1.0 - a) ** np.arange(1, LONGEST + 1)[:, None])[..., None]
         self._a = a
 
-    def follow(self, average: Float64, value: Float64, present: Bool | None = None) -> Float64:
+    def follow(
+        self, average: Float64, value: Float64, present: Bool | None = None, out: Float64 | None = None
+    ) -> Float64:
         """Return the averages (B, L, S, F) after each of L more values; a missing cell leaves its averages as they are.
 
         Args:
             average: (B, S, F) averages so far.
             value: (B, L, F) new values, finite; what stands in a missing cell is not used.
             present: (B, L, F) which cells count; None is all.
+            out: (B, L, S, F) where they are written, each asset's ticks side by side; None makes room.
         """
-        if present is not None and not present.all():
-            return self._follow_present(average, value, present)
         count, ticks, width = value.shape
+        found = np.empty((count, ticks, *average.shape[1:])) if out is None else out
+        if present is not None and not present.all():
+            found[...] = self._follow_present(average, value, present)
+            return found
         if ticks == 1:
             fade, gain = self._step(width)
-            found = average.reshape(count, -1) * fade
-            found += value[:, 0] @ gain
-            return found.reshape(count, 1, -1, width)
-        found = np.empty((count, ticks, *average.shape[1:]))
+            flat = found.reshape(count, -1)
+            np.multiply(average.reshape(count, -1), fade, out=flat)
+            flat += value[:, 0] @ gain
+            return found
         for at in range(0, ticks, LONGEST):
             part = value[:, at : at + LONGEST]
             length = part.shape[1]

@@ -3,9 +3,7 @@
 Bias and offset, how far levels and forecasts have slowly drifted, learn once in `BIAS_TICKS` ticks.
 """
 
-from dataclasses import fields
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -92,13 +90,31 @@ class ScoreAverages:
             taught: (B,) whose levels teach the bias, and whose residuals the offset; None is all.
         """
         stretch = tick // BIAS_TICKS
-        parts = []
+        found = self._room(state, level, present)
         for first, end in self._stretches(state, stretch):
             self._learn(state, stretch[:, first])
             part = slice(first, end)
             seen = None if present is None else present[:, part]
-            parts.append(self._follow_stretch(state, residual[:, part], level[:, part], seen, taught))
-        return _side_by_side(parts, len(tick))
+            self._follow_stretch(state, residual[:, part], level[:, part], seen, taught, found, part)
+        last = slice(tick.shape[1] - 1, None, tick.shape[1])
+        state.window[...], state.heard[...] = found.window[last], found.heard[last]
+        return found
+
+    def _room(self, state: ScoringState, level: Float32 | Float64, present: Bool | None) -> Averages:
+        """Return room for the averages of all samples (B, L, F), with the windows and counts of readings in it."""
+        count, ticks, width = level.shape
+        spans, rows = len(self.model.spans) + 1, count * ticks
+        heard = state.heard[:, None] + np.arange(1, ticks + 1)
+        np.minimum(heard, WINDOW, out=heard)
+        return Averages(
+            np.empty((rows, spans, width)),
+            np.empty((rows, spans, width)),
+            np.empty((rows, 1, width)),
+            np.empty((rows, 1, width)),
+            self._windows(state.window, level, present),
+            heard.reshape(-1),
+            np.empty((rows, len(self.model.variance.spans), width)),
+        )
 
     def _stretches(self, state: ScoringState, stretch: Int64) -> list[tuple[int, int]]:
         """Return first and end of the parts of L columns (B, L) in which no asset learns but before the first."""
@@ -136,38 +152,29 @@ class ScoreAverages:
         level: Float32 | Float64,
         present: Bool | None,
         taught: Bool | None,
-    ) -> Averages:
-        model = self.model
+        found: Averages,
+        part: slice,
+    ) -> None:
+        """Take the samples of a `part` of the columns, in which nothing is learnt, and fill in what is `found`."""
         if present is not None:
             # What stands in a missing cell may be no number, which not even a weight of zero takes away.
             residual, level = np.where(present, residual, 0.0), np.where(present, level, 0.0)
         u = self.standardised_residual(residual, state.offset)
         v = self.standardised_level(level, state.bias)
         if not self._all_judged:
-            u *= model.judged
-            v *= model.judged
-        averages, squares = self._averages, self._squares
-        before = state.window
-        ticks = level.shape[1]
-        smoothed = averages.follow(state.level, v, present)
-        missed = averages.follow(state.residual, u, present)
+            u *= self.model.judged
+            v *= self.model.judged
+        count = len(level)
+        smoothed = self._averages.follow(state.level, v, present, _columns(found.level, count, part))
+        missed = self._averages.follow(state.residual, u, present, _columns(found.residual, count, part))
         self._remember_lessons(state, u, v, missed, smoothed, present, taught)
-        heard = state.heard[:, None] + np.arange(1, ticks + 1)
-        np.minimum(heard, WINDOW, out=heard)
-        found = Averages(
-            _rows(missed),
-            _rows(smoothed),
-            _rows(self._excess(state, level, present)),
-            state.bias.copy() if ticks == 1 else np.repeat(state.bias, ticks, axis=0),
-            self._windows(before, level, present),
-            heard.reshape(-1),
-            _rows(squares.follow(state.square, u * u, present)),
-        )
-        last = slice(ticks - 1, None, ticks)
-        for name in ("residual", "level", "excess", "window", "heard", "square"):
-            array = getattr(found, name)
-            getattr(state, name)[...] = array if ticks == 1 else array[last]
-        return found
+        excess = _columns(found.excess, count, part)
+        excess[...] = self._excess(state, level, present)
+        _columns(found.bias, count, part)[...] = state.bias[:, None]
+        np.multiply(u, u, out=u)
+        square = self._squares.follow(state.square, u, present, _columns(found.square, count, part))
+        state.level[...], state.residual[...] = smoothed[:, -1], missed[:, -1]
+        state.excess[...], state.square[...] = excess[:, -1], square[:, -1]
 
     def _remember_lessons(
         self,
@@ -269,23 +276,9 @@ def _bias_gain(span: int) -> float:
     return float((1.0 - (1.0 - a) ** BIAS_TICKS) / BIAS_TICKS)
 
 
-def _rows(ticks: Float64) -> Float64:
-    """Return averages (B, L, S, F) as B x L rows."""
-    return ticks.reshape(-1, *ticks.shape[2:])
-
-
-def _side_by_side(parts: list[Averages], assets: int) -> Averages:
-    """Return the averages of parts of the columns of B assets, in each asset's order."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def joined(name: str) -> Any:
-        arrays = [getattr(part, name) for part in parts]
-        wide = [array.reshape(assets, len(array) // assets, *array.shape[1:]) for array in arrays]
-        whole = np.concatenate(wide, axis=1)
-        return whole.reshape(assets * whole.shape[1], *whole.shape[2:])
-
-    return Averages(*(joined(item.name) for item in fields(Averages)))
+def _columns(rows: Float64, assets: int, part: slice) -> Float64:
+    """Return a part of the columns (B, L, …) of what lies asset by asset, (B x L, …)."""
+    return rows.reshape(assets, -1, *rows.shape[1:])[:, part]
 
 
 def _unbounded(average: Float64) -> Float64:
