@@ -57,7 +57,8 @@ class Detector:
         self.bundle = bundle
         self.forecaster = forecaster
         self.alarm_rules = bundle.manifest.alarm_rules if alarm_rules is None else alarm_rules
-        self.gate = SensorGate(bundle.manifest, rules)
+        # Where a single sample opens an alarm, a single reading is heeded.
+        self.gate = SensorGate(bundle.manifest, rules, self.alarm_rules.open_count > 1)
         self.scorer = Scorer(bundle.scoring)
         self.state = self._zero(0)
         self._chain = ForecastChain(bundle, forecaster, self.gate, self.scorer)

@@ -1,5 +1,6 @@
 """Laws of the alarm rules in the detector: what they hold back or join, and that it is the same however fed."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.tiny_machine import (
     pick,
     samples_of,
 )
+from trainer.habits import sensor_habits
 
 COUNT = 300
 RULES: dict[str, dict[str, Any]] = {
@@ -178,3 +180,34 @@ def test_rules_that_do_not_fit_the_bundle_stop_the_start(alarms: dict[str, Any],
     with pytest.raises(ConfigurationError, match="^" + said) as caught:
         load_detector(Path(TINY_BUNDLE), alarms=alarms)
     assert caught.value.exit_code == 78
+
+
+def _starts_with_habits(values: Float32, **rules: Any) -> list[float]:
+    """Return when alarms start with a gate that knows 5000 readings of the tiny machine."""
+    tiny = load_detector(TINY_BUNDLE)
+    habits = sensor_habits([normal_values(5000, seed=5)])
+    sensors = tuple(
+        replace(sensor, **asdict(habit))
+        for sensor, habit in zip(tiny.bundle.manifest.sensors, habits, strict=True)
+    )
+    bundle = replace(tiny.bundle, manifest=replace(tiny.bundle.manifest, sensors=sensors))
+    detector = Detector(bundle, tiny.forecaster, alarm_rules=replace(tiny.alarm_rules, **rules))
+    return [one.time - START for one in detector.process(samples_of(values)).events if one.kind == "start"]
+
+
+@pytest.mark.parametrize("height", [5.0, 30.0, 200.0])
+def test_a_single_reading_far_out_opens_no_alarm(height: float) -> None:
+    """However far out, a spike of one sensor is a matter of data quality; a level that steps is seen a sample later."""
+    values = normal_values(COUNT, seed=3)
+    spiked, stepped = values.copy(), values.copy()
+    spiked[[150, 250], 0] += np.float32(height)
+    stepped[250:, 0] += np.float32(height)
+    assert _starts_with_habits(spiked) == []
+    assert _starts_with_habits(stepped) == [251.0]
+
+
+def test_where_a_single_sample_opens_an_alarm_a_spike_does() -> None:
+    """With `open_count = 1` a single reading is heeded as it comes."""
+    values = normal_values(COUNT, seed=3)
+    values[250, 0] += np.float32(30.0)
+    assert _starts_with_habits(values, open_count=1, open_window=1) == [250.0]

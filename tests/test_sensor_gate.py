@@ -196,9 +196,52 @@ def test_a_single_impossible_reading_is_masked_and_no_sensor_is_dead() -> None:
     assert (result.found["impossible"], result.found["spike"]) == (1, 1)
 
 
-def test_a_possible_spike_is_counted_and_scored() -> None:
-    """A spike that a machine could make is not masked, at no time."""
+def test_a_single_spike_is_counted_and_not_scored() -> None:
+    """A reading that leaps farther than any step of normal operation, alone, and returns at once says nothing."""
     values, result = _one_fault("spike", 1)
+    assert result.found["spike"] == 1
+    assert not result.events
+    masked = np.argwhere(np.isnan(result.values[:, 0])).tolist()
+    assert len(masked) == 1
+    assert values[tuple(masked[0])] == np.nanmax(values[:, masked[0][1]])
+    assert np.isnan(result.fed[masked[0][0], 0, masked[0][1]])
+
+
+def test_a_step_waits_for_one_reading_and_the_next_does_not_wait() -> None:
+    """Of a level that steps for good the first reading is masked; what leaps soon after counts at once."""
+    values = _normal(ROWS, 7)
+    values[100:, 0] += 3.0
+    values[150, 0] += 3.0
+    values[160, 1] += 20.0
+    result = _gated(values)
+    assert np.argwhere(np.isnan(result.values[:, 0])).tolist() == [[100, 0]]
+
+
+def test_sensors_that_leap_together_do_not_wait() -> None:
+    """Where two sensors leap at once it is the machine."""
+    values = _normal(ROWS, 7)
+    values[100, :2] += (3.0, 20.0)
+    result = _gated(values)
+    np.testing.assert_array_equal(result.values[:, 0], values)
+
+
+def test_what_is_no_farther_than_steps_of_the_history_does_not_wait() -> None:
+    """A reading that leaps as far as a machine of this kind does when it starts counts at once, spike or not."""
+    history = _normal(5000, 1)
+    history[2500:, 0] += 3.0
+    manifest = manifest_of(NAMES, UNITS, [history])
+    values = _normal(ROWS, 7)
+    values[100, 0] += 4.0
+    result = run_gate(SensorGate(manifest), values[:, None])
+    assert result.found["spike"] == 1
+    np.testing.assert_array_equal(result.values[:, 0], values)
+
+
+def test_where_a_single_reading_may_open_an_alarm_none_waits() -> None:
+    """Without holding back a spike counts as it comes."""
+    values = _normal(ROWS, 7)
+    values[100, 0] += 3.0
+    result = run_gate(SensorGate(MANIFEST, holds_back=False), values[:, None])
     assert result.found["spike"] == 1
     np.testing.assert_array_equal(result.values[:, 0], values)
 

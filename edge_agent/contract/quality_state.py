@@ -34,6 +34,7 @@ class QualityState:
         heard: (A,) when a reading last arrived, on the agent's clock; NaN in replay.
         silent, silent_since: (A,) whether the asset is reported silent, and the first tick that it missed.
         watched: (A,) whether anything about the asset needs more than the ordinary look.
+        leapt: (A,) tick of the last reading that leapt out and was none of a single spike.
         begun, said: (A,) ticks of the open episode's start and of the last event.
         told: (A, F) the reasons that the last event gave, 0 where it named no such sensor.
         value: (A, F) last reading, NaN before the first.
@@ -43,7 +44,7 @@ class QualityState:
         conversion, jumped: (A, F) the unit jump that is suspected or found; readings in a row that speak for it.
         moved: (A, F) how far they went, converted back.
         struck: (A, F, 3) ticks of the last spikes, see `spiking`.
-        masked: (A, F) whether the last reading was masked as a spike.
+        masked: (A, F) whether the last reading was masked as a spike, or as what may be one.
         reason: (A, F) what is wrong with the sensor, 0 while nothing is.
         since: (A, F) tick from which on it was.
     """
@@ -53,6 +54,7 @@ class QualityState:
     silent: Bool
     silent_since: Int64
     watched: Bool
+    leapt: Int64
     begun: Int64
     said: Int64
     told: Int8
@@ -87,6 +89,7 @@ class QualityState:
             silent=np.zeros(assets, np.bool_),
             silent_since=np.full(assets, UNSET),
             watched=np.zeros(assets, np.bool_),
+            leapt=np.full(assets, UNSET),
             begun=np.full(assets, UNSET),
             said=np.full(assets, UNSET),
             told=few(),

@@ -30,8 +30,8 @@ from edge_agent.contract.quality_state import (
     QualityState,
     is_dead,
 )
-from edge_agent.contract.spike import leap_limits, spike_limits, spikes
-from edge_agent.contract.spiking import follow_spikes, is_spiking, leaps_out, witnessed
+from edge_agent.contract.spike import leap_limits, spike_limits, spikes, suspect_limits
+from edge_agent.contract.spiking import follow_spikes, is_spiking, leaps_out, waits, witnessed
 from edge_agent.contract.stale import (
     STALE_SECONDS,
     STALE_TICKS,
@@ -118,7 +118,9 @@ class _Seen:
     """It says nothing of it."""
     frozen: Bool
     wild: Bool
-    """It leaps out from a sensor that was spiking before."""
+    """It leaps out; masked from a sensor that was spiking before."""
+    suspect: Bool
+    """It may be a spike, and waits for the next reading."""
 
 
 class SensorGate:
@@ -127,13 +129,17 @@ class SensorGate:
     Args:
         manifest: of the bundle; what it does not know of a sensor is not judged.
         rules: what was configured.
+        holds_back: whether a reading that leaps out waits for the one after it before it counts, see `spike`.
 
     Raises:
         ConfigurationError: a rule names a sensor that the bundle does not have.
     """
 
-    def __init__(self, manifest: Manifest, rules: QualityRules | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, rules: QualityRules | None = None, holds_back: bool = True
+    ) -> None:
         rules = rules or QualityRules()
+        self._holds_back = holds_back
         self.found: Counter[str] = Counter(dict.fromkeys(FOUND, 0))
         """What was found so far; see `FOUND`."""
         self._sensors, self._axis = manifest.sensors, manifest.axis
@@ -155,6 +161,7 @@ class SensorGate:
         self._leap = leap_limits([one.largest_step for one in self._sensors])
         span = np.where(unknown, 0.0, scaling.maximum - scaling.minimum)
         self._spike = spike_limits([one.usual_spike for one in self._sensors], span)
+        self._suspect = suspect_limits(self._spike, [one.largest_step for one in self._sensors])
         self._witnessed = witnessed(self._spike, np.asarray(span, np.float64))
         self._odd_step = np.minimum(self._leap, self._spike)
         self._units = UnitTable(
@@ -279,9 +286,9 @@ class SensorGate:
         after.last_tick, after.silent = tick, np.zeros(len(rows), np.bool_)
         after.origin[step > 1] = np.nan
         self.found["gap"] += int((step > 1).sum())
-        seen = self._read(after, values)
+        seen = self._read(after, tick, values)
         self._decide(after, tick, seen)
-        after.masked = seen.wild & (after.reason == SPIKING)
+        after.masked = seen.wild & (after.reason == SPIKING) | seen.suspect
         after.watched = _needs_watching(after)
         state.put(rows, after)
         self._count(reason, after.reason, seen)
@@ -294,7 +301,7 @@ class SensorGate:
         fed = np.where(untrue | (dead & (seen.frozen | seen.alike)), np.float32(np.nan), values)
         return (np.where(dead, np.float32(np.nan), fed), fed), dead, events
 
-    def _read(self, after: QualityState, values: Float32) -> _Seen:
+    def _read(self, after: QualityState, tick: Int64, values: Float32) -> _Seen:
         """Bring the readings into `after` and return what each looks like."""
         previous, present = after.value, np.isfinite(values)
         leap = present & (np.abs(values - previous) > self._leap)
@@ -303,6 +310,10 @@ class SensorGate:
         unknown = np.float32(np.nan)
         after.origin = np.where(present, np.where(out & ~spike, previous, unknown), after.origin)
         wild = leaps_out(previous, values, self._spike, after.masked) & ~spike
+        far = leaps_out(previous, values, self._suspect, after.masked) & ~spike
+        lasting = (after.masked & present & ~spike).any(axis=1) | (far.sum(axis=1) > 1)
+        after.leapt = np.where(lasting, tick, after.leapt)
+        suspect = waits(far, after.struck, after.leapt, tick) if self._holds_back else np.zeros_like(far)
         hold = follow_hold(after.hold, previous, values, present)
         limit = self._hold_limit(values)
         # Started anew where it may last for ever: a machine that stands is hardly ever looked at closely.
@@ -312,7 +323,9 @@ class SensorGate:
         spike &= ~converted & ~is_dead(after.reason)
         impossible = present & ~converted & ~((values >= self._low) & (values <= self._high))
         after.value = np.where(present, values, previous)
-        return _Seen(present, spike, impossible, converted, alike, present & (after.hold > limit), wild)
+        return _Seen(
+            present, spike, impossible, converted, alike, present & (after.hold > limit), wild, suspect
+        )
 
     def _hold_limit(self, values: Float32) -> Int32:
         """Return (B, F) how many readings in a row may equal these: at and beyond an end of the range its own rule."""

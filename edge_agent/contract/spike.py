@@ -2,7 +2,12 @@
 
 A spike is a leap `|x_t - x_{t-1}| > limit` out, and a leap back to within the limit of where it began: a Hampel test
 on a window of three (the suspect is the one that is not the median), with its scale from the training history and not
-from the two readings beside it. Nothing waits for the judgement: the suspect was scored.
+from the two readings beside it.
+
+A reading that leaps farther than operation ever did, and no other sensor of the asset with it, may be a spike: it
+counts when the next one did not return. A spike is a matter of data quality and raises no alarm; a level that steps for good
+is seen one sample later. No farther than a start of the machine, or soon after it leapt for good, nothing waits
+(`spiking.waits`).
 
     limit = max(2 * usual_spike, a tenth of the range seen)
 
@@ -21,6 +26,8 @@ import numpy as np
 from edge_agent.contract.types import Bool, Float32, Float64
 
 FACTOR = 2.0
+SUSPECT = 1.5
+"""Of the largest step of the history, which normal operation will exceed by a little sooner or later."""
 NEVER = float(np.finfo(np.float32).max)
 
 
@@ -45,8 +52,22 @@ def spike_limits(usual_spike: Sequence[float], span: Float64) -> Float32:
 
 def leap_limits(largest_step: Sequence[float]) -> Float32:
     """Return (F,) the farthest step that is no leap, engineering units; `NEVER` where none is known."""
+    return _times(FACTOR, largest_step)
+
+
+def suspect_limits(spike: Float32, largest_step: Sequence[float]) -> Float32:
+    """Return (F,) the farthest step with which a reading counts at once; `NEVER` where none is known.
+
+    Args:
+        spike: (F,) from `spike_limits`.
+        largest_step: from `largest_step`.
+    """
+    return np.maximum(spike, _times(SUSPECT, largest_step))
+
+
+def _times(factor: float, largest_step: Sequence[float]) -> Float32:
     step = np.asarray(largest_step, np.float64)
-    return np.minimum(np.where(step > 0.0, FACTOR * step, NEVER), NEVER).astype(np.float32)
+    return np.minimum(np.where(step > 0.0, factor * step, NEVER), NEVER).astype(np.float32)
 
 
 def spikes(origin: Float32, value: Float32, leap: Bool, limit: Float32) -> Bool:

@@ -68,3 +68,16 @@ def leaps_out(previous: Float32, value: Float32, limit: Float32, masked: Bool) -
         masked: (B, F) whether the reading before was.
     """
     return np.asarray((np.abs(value - previous) > limit) & ~masked)
+
+
+def waits(far: Bool, struck: Int64, leapt: Int64, tick: Int64) -> Bool:
+    """Return (B, F) which readings wait for the next one to say whether they are a spike.
+
+    Args:
+        far: (B, F) which readings leap beyond `spike.suspect_limits`.
+        struck: (B, F, 3) from `follow_spikes`, before them.
+        leapt: (B,) tick of the last reading of the asset that leapt so far and was no spike, or not alone.
+        tick: (B,) of the readings.
+    """
+    calm = (struck[..., -1] <= (tick - SPACING)[:, None]).all(axis=1) & (leapt <= tick - WINDOW)
+    return np.asarray(far & calm[:, None])
