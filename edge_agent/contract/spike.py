@@ -5,9 +5,9 @@ on a window of three (the suspect is the one that is not the median), with its s
 from the two readings beside it.
 
 A reading that leaps farther than operation ever did, and no other sensor of the asset with it, may be a spike: it
-counts when the next one did not return. A spike is a matter of data quality and raises no alarm; a level that steps for good
-is seen one sample later. No farther than a start of the machine, or soon after it leapt for good, nothing waits
-(`spiking.waits`).
+counts when the next one did not return. A spike is a matter of data quality and raises no alarm; a level that steps
+for good is seen one sample later. No farther than a start of the machine, or soon after it leapt for good, nothing
+waits (`spiking.waits`).
 
     limit = max(2 * usual_spike, a tenth of the range seen)
 
