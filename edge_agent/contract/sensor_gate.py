@@ -97,11 +97,19 @@ class _Glance:
 
     Attributes:
         hold: (B, L, F) equal readings in a row; None is 1 of each.
+        absent: (B, L, F) samples in a row that lack the sensor; None is 0 of each.
         odd: (B, L) which samples need a closer look.
     """
 
     hold: Int32 | None
+    absent: Int32 | None
     odd: Bool
+
+    def part(self, rows: Places, columns: slice) -> "_Glance":
+        """Return the look at some assets in some columns."""
+        hold = None if self.hold is None else self.hold[rows, columns]
+        absent = None if self.absent is None else self.absent[rows, columns]
+        return _Glance(hold, absent, self.odd[rows, columns])
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +189,14 @@ class SensorGate:
         glance = self._glance(state, rows, tick, values)
         if not np.count_nonzero(glance.odd):
             self._pass(state, rows, tick, values, glance)
-            return Passed(values, values)
+            return Passed(values, values, None if glance.absent is None else np.zeros(values.shape, np.bool_))
         passed = Passed(values.copy(), values.copy(), np.zeros(values.shape, np.bool_))
         assets = np.arange(len(state.last_tick))[rows]
         odd: Bool = np.asarray(glance.odd.any(axis=1))
         plain = np.flatnonzero(~odd)
         if len(plain):
-            hold = glance.hold if glance.hold is None else glance.hold[plain]
-            self._pass(state, assets[plain], tick[plain], values[plain], _Glance(hold, glance.odd[plain]))
+            calm = glance.part(plain, slice(None))
+            self._pass(state, assets[plain], tick[plain], values[plain], calm)
         self._check_closely(state, assets, np.flatnonzero(odd), tick, values, passed)
         return passed
 
@@ -203,8 +211,7 @@ class SensorGate:
             glance = self._glance(state, rows, ticks[:, part], readings[:, part])
             clear = _leading(np.asarray(~glance.odd.any(axis=0)))
             if clear:
-                part, hold = slice(at, at + clear), glance.hold
-                calm = _Glance(hold if hold is None else hold[:, :clear], glance.odd[:, :clear])
+                part, calm = slice(at, at + clear), glance.part(slice(None), slice(0, clear))
                 self._pass(state, rows, ticks[:, part], readings[:, part], calm)
                 at += clear
             if clear == glance.odd.shape[1]:
@@ -233,17 +240,18 @@ class SensorGate:
         passed.events.extend((place[event.asset], column, event) for event in events)
 
     def _glance(self, state: QualityState, rows: Places, tick: Int64, values: Float32) -> _Glance:
-        """Look quickly: all there, all in range, no leap, no long hold, no tick left out, nothing pending."""
+        """Look quickly: in range, no leap, no long hold or absence, no tick left out, nothing pending."""
         held = state.value[rows][:, None]
         step = values - (held if values.shape[1] == 1 else np.concatenate([held, values[:, :-1]], axis=1))
-        hold = None
+        hold = absent = None
         # A comparison with what is no number is never true, so that this one finds what is missing as well.
-        size = np.abs(step)
-        ordinary = size <= self._odd_step
-        ordinary &= values >= self._low
-        ordinary &= values <= self._high
+        ordinary = self._is_ordinary(values, step)
+        if np.count_nonzero(ordinary) < ordinary.size and np.count_nonzero(missing := np.isnan(values)):
+            absent = _absences(state.absent[rows], missing)
+            step = values - _last_known(held, values, missing)
+            ordinary = self._is_ordinary(values, step) | (missing & (absent <= self._stale))
         if np.count_nonzero(step) < step.size:
-            hold = _holds(state.hold[rows], step == 0.0)
+            hold = _holds(state.hold[rows], step == 0.0, None if absent is None else absent == 0)
             ordinary &= hold <= self._odd_hold
         odd = tick[:, :1] - state.last_tick[rows][:, None] != 1
         odd |= state.watched[rows][:, None]
@@ -251,12 +259,25 @@ class SensorGate:
             odd = np.concatenate([odd, tick[:, 1:] - tick[:, :-1] != 1], axis=1)
         if np.count_nonzero(ordinary) < ordinary.size:
             odd |= ~ordinary.all(axis=2)
-        return _Glance(hold, odd)
+        return _Glance(hold, absent, odd)
+
+    def _is_ordinary(self, values: Float32, step: Float32) -> Bool:
+        """Return (B, L, F) which readings are in range and no leap from the one before."""
+        ordinary = np.abs(step) <= self._odd_step
+        ordinary &= values >= self._low
+        ordinary &= values <= self._high
+        return np.asarray(ordinary)
 
     def _pass(self, state: QualityState, rows: Places, tick: Int64, values: Float32, glance: _Glance) -> None:
         """Remember ordinary samples."""
-        state.value[rows], state.last_tick[rows] = values[:, -1], tick[:, -1]
+        state.last_tick[rows] = tick[:, -1]
         state.hold[rows] = 1 if glance.hold is None else glance.hold[:, -1]
+        if glance.absent is None:
+            state.value[rows], state.absent[rows] = values[:, -1], 0
+        else:
+            held, missing = state.value[rows][:, None], np.isnan(values)
+            state.value[rows] = _known(held, values, missing)[:, -1]
+            state.absent[rows] = glance.absent[:, -1]
 
     def hear(self, state: QualityState, rows: Int64, now: float) -> None:
         """Note that readings of some assets arrived at `now`, on the clock that `advance` is called with."""
@@ -442,18 +463,40 @@ class SensorGate:
         return float(self._axis.time_of(np.asarray(tick)))
 
 
-def _holds(hold: Int32, same: Bool) -> Int32:
+def _holds(hold: Int32, same: Bool, present: Bool | None) -> Int32:
     """Return (B, L, F) the equal readings in a row after each of L more.
 
     Args:
         hold: (B, F) before them.
         same: (B, L, F) whether each equals the one before.
+        present: (B, L, F) which readings there are; what is missing ends no run. None is all.
     """
-    if same.shape[1] == 1:
-        return np.asarray(hold[:, None] * same + 1, np.int32)
-    place = np.arange(same.shape[1])[:, None]
-    last = np.maximum.accumulate(np.where(same, -1, place), axis=1)
-    return np.where(last >= 0, place - last + 1, hold[:, None] + place + 1).astype(np.int32)
+    if present is None:
+        if same.shape[1] == 1:
+            return np.asarray(hold[:, None] * same + 1, np.int32)
+        present = np.ones(same.shape, np.bool_)
+    count = np.cumsum(present, axis=1)
+    begun = np.maximum.accumulate(np.where(present & ~same, count, 0), axis=1)
+    return np.where(begun > 0, count - begun + 1, hold[:, None] + count).astype(np.int32)
+
+
+def _absences(absent: Int32, missing: Bool) -> Int32:
+    """Return (B, L, F) the samples in a row that lack each sensor after each of L more, `absent` (B, F) before them."""
+    count = np.cumsum(missing, axis=1)
+    before = np.maximum.accumulate(np.where(missing, -1, count), axis=1)
+    return np.where(before >= 0, count - before, absent[:, None] + count).astype(np.int32)
+
+
+def _last_known(held: Float32, values: Float32, missing: Bool) -> Float32:
+    """Return (B, L, F) the last reading before each of L samples, `held` (B, 1, F) before the first."""
+    return np.concatenate([held, _known(held, values[:, :-1], missing[:, :-1])], axis=1)
+
+
+def _known(held: Float32, values: Float32, missing: Bool) -> Float32:
+    """Return (B, L, F) the last reading up to each of L samples, `held` (B, 1, F) before the first."""
+    readings = np.concatenate([held, values], axis=1)
+    place = np.where(missing, 0, np.arange(1, values.shape[1] + 1)[:, None])
+    return np.take_along_axis(readings, np.maximum.accumulate(place, axis=1), axis=1)
 
 
 def _leading(flags: Bool) -> int:
@@ -476,4 +519,4 @@ def _worth_saying(state: QualityState, tick: Int64) -> Bool:
 def _needs_watching(state: QualityState) -> Bool:
     """Return (B,) whether anything is pending, for which the ordinary look would not do."""
     pending = (state.reason | state.wild | state.conversion) > 0
-    return np.asarray((pending | (state.absent > 0) | np.isfinite(state.origin)).any(axis=1))
+    return np.asarray((pending | np.isfinite(state.origin)).any(axis=1))
