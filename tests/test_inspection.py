@@ -64,6 +64,7 @@ def _add(rows: slice, value: float) -> Callable[[Float32], object]:
         (_add(slice(2000, None), 12.0), "level steps from 40"),
         (lambda v: v.__setitem__((slice(1000, 2000), 0), v[1000:2000, 0] / 0.06), "two units? around 66"),
         (lambda v: v.__setitem__((slice(None), 2), 3 * v[:, 0] + 5), "moves as flow_m3h does"),
+        (lambda v: v.__setitem__((slice(None), 0), np.cumsum(v[:, 0] - 38.0) % 6000), "only ever rises, a counter"),
     ],
 )  # fmt: skip
 def test_what_is_planted_is_found(change: Callable[[Float32], object], warning: str) -> None:
@@ -80,6 +81,12 @@ def test_a_drift_is_no_step() -> None:
         lambda values: values.__setitem__((slice(None), 0), values[:, 0] + np.linspace(0, 12, ROWS))
     )
     assert not any("steps" in text for text in report.all_warnings)
+
+
+def test_a_tank_that_fills_and_empties_is_no_counter() -> None:
+    """What falls as soon as it is full, once in a thousand rows, is a level and no counter."""
+    report = _found(lambda v: v.__setitem__((slice(None), 0), np.arange(ROWS) % 1000 + 0.2 * v[:, 0]))
+    assert not any("counter" in text for text in report.all_warnings)
 
 
 def test_a_valve_may_stand_at_its_ends() -> None:

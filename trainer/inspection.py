@@ -36,6 +36,8 @@ ABRUPT = 0.7
 """Share of a change of level that happens between two neighbouring blocks; a drift takes longer."""
 FAR_OUT = 20.0
 """Interquartile ranges beyond the quartiles: what is there is a marker or an error, and rarely a machine."""
+COUNTER_STEPS, COUNTER_RESETS = 0.05, 0.0003
+"""Shares of the steps of a counter: as many rise at least, and no more fall."""
 IRREGULAR = 0.05
 """Share of the rows."""
 _QUARTILES = 1.3489795003921634
@@ -192,7 +194,7 @@ def _sensor(cleaned: Cleaned, place: int, sampled: Float32) -> SensorReport:
         *_missing_warnings(missing),
         *_moving_warnings(some, cleaned.sensors[place] in cleaned.constant, stands, hold, cleaned.interval),
         *_far_out_warnings(known, first, third),
-        *_level_warnings(cleaned, columns, cleaned.sensors[place]),
+        *(_counter_warnings(known) or _level_warnings(cleaned, columns, cleaned.sensors[place])),
     ]
     mean = float(sum(part.sum(dtype=np.float64) for part in known) / count)
     return SensorReport(
@@ -256,6 +258,16 @@ def _far_out_warnings(known: Sequence[Float32], first: float, third: float) -> l
         (float(value) for part in beyond for value in (_least(part), _most(part)) if len(part)), key=abs
     )
     return [f"{count} readings far out of the others, such as {extreme:g}"]
+
+
+def _counter_warnings(known: Sequence[Float32]) -> list[str]:
+    """Return whether a sensor only ever rises: what it will read next week, no history has seen."""
+    steps = [np.diff(part) for part in known]
+    count = sum(map(len, steps))
+    rises, falls = (sum(int(np.count_nonzero(sign * part > 0)) for part in steps) for sign in (1, -1))
+    if rises < max(COUNTER_STEPS * count, FROZEN_READINGS) or falls > COUNTER_RESETS * count:
+        return []
+    return ["only ever rises, a counter: send its rate instead, or leave it out (--ignore-column)"]
 
 
 def _level_warnings(cleaned: Cleaned, columns: Sequence[Float32], name: str) -> list[str]:
