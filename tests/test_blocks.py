@@ -82,6 +82,18 @@ def test_a_command_that_is_no_column_is_refused() -> None:
         make_plan(_history(), replace(OPTIONS, exogenous=("pump",)))
 
 
+def test_samples_that_judge_are_not_filled_and_rest_where_they_rest() -> None:
+    """Later samples are scaled as those that were fitted on, rest by their own readings, and keep their gaps."""
+    history, later = _history(), _history(500)
+    later.series[0].values[50:53, 2] = np.nan
+    plan = make_plan(history, replace(OPTIONS, missing="interpolate"))
+    segments = plan.over(later).segments(lambda cuts: [(0, cuts.rows)])
+    assert segments.missing[:, 2].sum() == 3
+    assert np.flatnonzero(segments.resting[:104]).tolist() == list(range(66, 104))
+    speed = (later.series[0].values[:, 0] - plan.scaling.centre[0]) / plan.scaling.scale[0]
+    np.testing.assert_allclose(segments.values[:, 0], speed, atol=1e-3)
+
+
 def test_filling_reaches_the_blocks() -> None:
     """What `--missing` says holds for the rows that are fitted on."""
     history = _history()

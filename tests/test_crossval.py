@@ -87,6 +87,45 @@ def test_all_contenders_are_judged_on_the_same_cells() -> None:
     assert late[0].cells.tolist() == [[200, 200, 200]]
 
 
+def _driven(count: int) -> Float32:
+    """Return (count, 2): a valve that is moved at will, and a flow that follows it a sample later."""
+    rng = np.random.default_rng(2)
+    valve = rng.normal(size=count)
+    flow = np.r_[0.0, valve[:-1]] + 0.1 * rng.normal(size=count)
+    return np.stack([valve, flow], axis=1).astype(np.float32)
+
+
+def test_a_command_is_read_and_not_judged() -> None:
+    """What is forecast alone has figures, in its own scale; the command is what makes it known beforehand."""
+    values = _driven(600)
+    cleaned = Cleaned(
+        ("valve", "flow"), 1.0, 0.0, (Series("p1", np.arange(600), values, None),), {}, (), (), 600
+    )
+    told = replace(UNTRAINED, exogenous=("valve",))
+    found = cross_validate(cleaned, told, CrossvalOptions(folds=2, horizons=2, season=100))
+    assert found.sensors == ("flow",)
+    fold = found.folds[-1]
+    origins = np.arange(399, 399 + fold.judged)
+    for place, lag in ((2, 0), (3, 99)):
+        difference = values[origins + 1, 1].astype(np.float64) - values[origins - lag, 1]
+        np.testing.assert_allclose(fold.square[place, 0, 0], (difference**2).sum(), rtol=1e-4)
+    assert fold.square[0, 0, 0] < 0.03 * fold.square[2, 0, 0]
+    assert fold.square[0, 1, 0] > 0.3 * fold.square[2, 1, 0]
+    alone = replace(cleaned, sensors=("flow",), series=(replace(cleaned.series[0], values=values[:, 1:]),))
+    deaf = cross_validate(alone, UNTRAINED, CrossvalOptions(folds=2, season=0)).folds[-1]
+    assert deaf.square[0, 0, 0] > 10 * fold.square[0, 0, 0]
+
+
+def test_a_machine_that_is_off_is_not_judged() -> None:
+    """Readings of a stop and of the settling after it count for no contender, whichever fold they are in."""
+    values = normal_values(600)
+    values[[*range(150, 160), *range(500, 520)], 2] = 0.0
+    options = replace(OPTIONS, off_when="flow<20", settle_ticks=5)
+    folds = cross_validate(_cleaned(values), options, CrossvalOptions(folds=2, season=0)).folds
+    assert [fold.cells.tolist() for fold in folds] == [[[200] * 3], [[175] * 3]]
+    assert folds[1].judged == 200
+
+
 @pytest.mark.parametrize(
     ("ours", "worth_it"),
     [((0.90, 0.91, 0.89), True), ((0.995, 0.995, 0.995), False), ((0.6, 1.2, 0.9), False)],
@@ -135,9 +174,27 @@ def test_the_command_prints_one_object(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "plots" / "crossval_rmse.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("by", ["flag", "file"])
+def test_the_command_takes_commands_and_calendar(
+    by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--exogenous` and `--calendar`, or their keys, are read as `fit` reads them."""
+    path, config = tmp_path / "pump.csv", tmp_path / "fit.toml"
+    path.write_bytes(text(table(300)))
+    config.write_text("[fit]\nexogenous = ['flow']\ncalendar = ['hour']\n")
+    given = ("--exogenous", "flow", "--calendar", "hour") if by == "flag" else ("--config", config)
+    words = ("crossval", "--history", path, "--folds", 2, "--window", 8, "--units", 4, "--epochs", 1, *given)
+    cells = run(main, capsys, *words, "--json").record()["folds"][0]["forecaster"]["sensors"]
+    assert [cell["sensor"] for cell in cells] == ["pressure", "temperature"]
+    shown = run(main, capsys, *words).out
+    assert "temperature" in shown
+    assert "flow" not in shown.replace("forecaster", "")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "rule"),
     [
+        (("--exogenous", "valve"), 1, "exogenous: names 'valve', which is no sensor"),
         (("--folds", "1"), 2, "--folds: is 1, must be from 2"),
         (("--season", "-1"), 2, "--season: is -1"),
         (("--horizons", "0"), 2, "--horizons: is 0"),

@@ -8,7 +8,7 @@ import pytest
 from edge_agent.contract.errors import HistoryError
 from tests.tiny_machine import SENSORS, normal_values
 from trainer.cleaning import Cleaned, Series
-from trainer.injection import FAULT_ROWS, KINDS, SIZES, InjectedFault, inject_faults
+from trainer.injection import FAULT_ROWS, KINDS, SIZES, Ground, InjectedFault, inject_faults
 
 WARM = 100
 
@@ -21,8 +21,12 @@ def _cleaned(rows: int, seed: int, first: int = 0) -> Cleaned:
 PAST, BLOCK = _cleaned(800, 1), _cleaned(600, 2, 800)
 
 
+def _ground(block: Cleaned = BLOCK) -> Ground:
+    return Ground(block, np.arange(3), tuple(np.zeros(len(one.ticks), np.bool_) for one in block.series))
+
+
 def _drawn(block: Cleaned = BLOCK, seed: int = 0) -> list[InjectedFault]:
-    return inject_faults(PAST, block, 4, WARM, 60, seed)
+    return inject_faults(PAST, _ground(block), 4, WARM, 60, seed)
 
 
 def _sound(
@@ -96,4 +100,18 @@ def test_a_block_without_room_is_refused() -> None:
         _drawn(_cleaned(200, 3, 800))
     still = replace(PAST, series=(replace(PAST.series[0], values=np.ones((800, 3), np.float32)),))
     with pytest.raises(HistoryError, match="no sensor moves"):
-        inject_faults(still, BLOCK, 1, WARM, 60, 0)
+        inject_faults(still, _ground(), 1, WARM, 60, 0)
+
+
+def test_what_is_not_judged_does_not_fail() -> None:
+    """Faults are those of the sensors that are forecast, and none lasts into rows of a machine that rests."""
+    resting = np.zeros(600, np.bool_)
+    resting[:150], resting[400:] = True, True
+    ground = Ground(BLOCK, np.array([0, 2]), (resting,))
+    drawn = inject_faults(PAST, ground, 8, WARM, 60, 0)
+    assert {fault.sensor for fault in drawn} == {0, 2}
+    for fault in drawn:
+        assert not resting[np.searchsorted(BLOCK.series[0].ticks, fault.ticks[WARM:])].any()
+    assert any(resting[fault.ticks[0] - 800] for fault in drawn)
+    with pytest.raises(HistoryError, match="in a row, the last of them while the machine runs, in the block"):
+        inject_faults(PAST, replace(ground, resting=(np.arange(600) % 100 == 0,)), 1, WARM, 60, 0)

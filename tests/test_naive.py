@@ -47,9 +47,18 @@ def test_the_season_is_recognised(period: int | None, season: int | None) -> Non
     values = rng.normal(0, 0.1, len(hours)) + (np.sin(2 * np.pi * hours / period) if period else 0.0)
     if period == 168:
         values += np.sin(2 * np.pi * hours / 24)
-    assert recognise_season(_cleaned(_series(values), HOUR)) == season
+    assert recognise_season(_cleaned(_series(values), HOUR), np.arange(1)) == season
+
+
+def test_the_season_is_that_of_what_is_forecast() -> None:
+    """A command that comes back every day makes no daily season of a sensor that comes back every week."""
+    hours = np.arange(24 * 7 * 4)
+    daily, weekly = (100 * (hours % 24)).astype(np.float32), np.sin(2 * np.pi * hours / 168)
+    series = Series("pump", hours, np.stack([daily, weekly.astype(np.float32)], axis=1), None)
+    cleaned = Cleaned(("valve", "flow"), HOUR, 0.0, (series,), {}, (), (), len(hours))
+    assert [recognise_season(cleaned, np.array([place])) for place in (0, 1)] == [24, 168]
 
 
 def test_ticks_that_make_no_day_have_no_season() -> None:
     """A sampling interval of which neither a day nor a week is a whole number has no season."""
-    assert recognise_season(_cleaned(_series(np.arange(5000.0)), 1100.0)) is None
+    assert recognise_season(_cleaned(_series(np.arange(5000.0)), 1100.0), np.arange(1)) is None

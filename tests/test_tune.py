@@ -118,6 +118,27 @@ def test_each_epoch_is_reported(exam: Exam) -> None:
     assert 0.0 < judged.cost < 2.2
 
 
+def test_a_command_is_read_and_not_judged() -> None:
+    """A trial reads the command, no fault is injected into it, and its forecast is not what the trial is judged by."""
+    valve = np.random.default_rng(5).normal(size=(ROWS, 1)).astype(np.float32)
+    values = np.hstack([valve, normal_values(ROWS, 3)])
+    values[1:, 3] += 20 * valve[:-1, 0]
+    series = Series("p1", np.arange(ROWS), values, None)
+    cleaned = Cleaned(("valve", *SENSORS), 1.0, 0.0, (series,), {}, (), (), ROWS)
+    exams = {
+        told: make_exam(cleaned, replace(RIDGE, exogenous=("valve",) if told else ()), SPACE)
+        for told in (True, False)
+    }
+    assert {fault.sensor for fault in exams[True].faults} == {1, 2, 3}
+    assert {fault.sensor for fault in exams[False].faults} == {0, 1, 2, 3}
+    judged = judge_trial(exams[True], {"window_length": 8}, lambda epoch, loss: None).facts
+    assert judged["recall"] > 0.5
+    assert judged["faults"] == 24
+    # White noise has no better forecast than its mean, whose RMSE is 0.71 of that of persistence: it would show.
+    as_sensor = judge_trial(exams[False], {"window_length": 8}, lambda epoch, loss: None).facts
+    assert judged["rmse_over_persistence"] < 0.8 * as_sensor["rmse_over_persistence"]
+
+
 # The command.
 
 
@@ -162,6 +183,20 @@ def test_the_command_goes_on_after_kill_9(tmp_path: Path, capsys: pytest.Capture
     assert written == {"fit": {"epochs": 0, "name": "pump", "alarms": {"open_count": 4}, **best}}
     again = run(main, capsys, *words, "--json").record()
     assert again["trials"] == found["trials"]
+
+
+def test_the_command_takes_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--exogenous` is read as `fit` reads it, and stands in what it writes for `fit`."""
+    history, config = _files(tmp_path)
+    out = tmp_path / "best.toml"
+    words = ("tune", "--history", history, "--config", config, "--out", out, "--trials", "1")
+    found = run(main, capsys, *words, "--exogenous", "flow", "--scaling", "robust", "--json").record()
+    assert found["trials"][0]["facts"]["recall"] > 0.0
+    written = tomllib.loads(out.read_text(encoding="utf-8"))["fit"]
+    assert (written["exogenous"], written["scaling"]) == (["flow"], "robust")
+    refused = run(main, capsys, *words, "--study", "other", "--exogenous", "valve")
+    assert refused.code == 1
+    assert "exogenous: names 'valve', which is no sensor" in refused.refusal()
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,16 @@ class Plan:
             inside.append((rows >= first) & (rows < last))
         return np.concatenate(inside)
 
+    def over(self, cleaned: Cleaned) -> "Plan":
+        """Return the plan of other samples of the machine, which judge: all in one block, scaled as before.
+
+        What is missing in them is masked, as it is in the daemon: a cell that was filled would be judged as if it had
+        been read.
+        """
+        cuts = tuple(Cuts(len(one.ticks), len(one.ticks), len(one.ticks)) for one in cleaned.series)
+        options, resting = replace(self.options, missing="mask"), resting_rows(cleaned, self.options)
+        return replace(self, cleaned=cleaned, options=options, cuts=cuts, resting=resting)
+
     def calibration_history(self) -> CalibrationHistory:
         """Return the rows that calibrate and those that their scales come from."""
         parts, held, told = [], [], []
@@ -179,7 +189,9 @@ def make_plan(cleaned: Cleaned, options: FitOptions, calibrated: bool = True) ->
         for series in cleaned.series
     )
     layout = options.layout(cleaned.sensors, Axis(cleaned.interval, cleaned.phase))
-    resting = _resting(cleaned, options)
+    resting = resting_rows(cleaned, options)
+    if all(one.all() for one in resting):
+        raise HistoryError(f"the machine is off throughout, as {options.off_when} says")
     rows = _fit_rows(cleaned, cuts, in_folds, resting)
     scaling = fit_scaling(rows, options.scaling)
     spec = ModelSpec(
@@ -197,16 +209,13 @@ def make_plan(cleaned: Cleaned, options: FitOptions, calibrated: bool = True) ->
     return Plan(cleaned, options, spec, in_folds, cuts, scaling, layout, resting)
 
 
-def _resting(cleaned: Cleaned, options: FitOptions) -> tuple[Bool, ...]:
+def resting_rows(cleaned: Cleaned, options: FitOptions) -> tuple[Bool, ...]:
     """Return of each asset (n,) which rows are of a machine that is off or settles."""
     condition = options.off_condition(cleaned.sensors)
     if condition is None:
         return tuple(np.zeros(len(one.ticks), np.bool_) for one in cleaned.series)
     place = cleaned.sensors.index(condition.sensor)
-    resting = tuple(condition.resting(one.values[:, place]) for one in cleaned.series)
-    if all(rows.all() for rows in resting):
-        raise HistoryError(f"the machine is off throughout, as {options.off_when} says")
-    return resting
+    return tuple(condition.resting(one.values[:, place]) for one in cleaned.series)
 
 
 def _head(

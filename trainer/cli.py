@@ -277,6 +277,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--units", metavar="N,N", help="units of the LSTM layers (default 128,64,32)")
     parser.add_argument("--epochs", type=int, metavar="N", help=f"at most (default {FitOptions().epochs})")
     parser.add_argument("--seed", type=int, metavar="N")
+    add_data_options(parser)
 
 
 def _add_crossval(commands: Any) -> None:

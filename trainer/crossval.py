@@ -2,7 +2,7 @@
 
 In each fold the forecaster is fitted on what came before (its newest rows decide when training stops), and forecasts a
 block that it has never seen, from whole windows. All contenders of a fold are judged on the very same cells: those that
-were read, and of which each contender has a forecast.
+were read while the machine ran, and of which each contender has a forecast. Exogenous quantities are not judged.
 """
 
 import math
@@ -18,7 +18,7 @@ from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.types import Float32, Float64, Int64
 from edge_agent.forecaster import Forecaster
 from trainer.backend import keras
-from trainer.blocks import Cuts, Plan, make_plan
+from trainer.blocks import Plan, make_plan
 from trainer.cleaning import Cleaned
 from trainer.dataset import SubSequences
 from trainer.export import export_recurrent
@@ -98,7 +98,7 @@ class CrossValidation:
     """All folds.
 
     Attributes:
-        sensors: names.
+        sensors: names of those that are forecast.
         season: ticks, None where there is none.
         folds: oldest first.
     """
@@ -216,13 +216,16 @@ def cross_validate(
         HistoryError: the history is too short for so many folds.
     """
     progress = progress or Progress()
-    window = make_plan(cleaned, options, calibrated=False).spec.window_length
+    whole = make_plan(cleaned, options, calibrated=False)
+    window, chosen = whole.spec.window_length, whole.layout.forecast
     options = replace(options, window_length=window)
     folds = list(walk_forward(cleaned, wanted.folds, window, wanted.scheme))
-    # On the first fold's training rows: no contender may know the rows that judge it.
-    season = recognise_season(folds[0].train) if wanted.season is None else wanted.season or None
+    season = wanted.season or None
+    if wanted.season is None:
+        # On the first fold's training rows: no contender may know the rows that judge it.
+        season = recognise_season(folds[0].train, chosen)
     found = [_judge(fold, cleaned, options, wanted, season, progress) for fold in folds]
-    return CrossValidation(cleaned.sensors, season, tuple(found))
+    return CrossValidation(tuple(cleaned.sensors[place] for place in chosen), season, tuple(found))
 
 
 def _judge(
@@ -281,12 +284,13 @@ class _Block:
     """
 
     def __init__(self, fold: WalkForwardFold, plan: Plan, horizons: int) -> None:
-        self._fold, self._plan = fold, plan
-        rows = tuple(Cuts(len(one.ticks), len(one.ticks), len(one.ticks)) for one in fold.test.series)
-        segments = replace(plan, cleaned=fold.test, cuts=rows).segments(lambda cuts: [(0, cuts.rows)])
+        self._fold = fold
+        self._chosen = plan.layout.forecast
+        self._scaling = plan.scaling
+        segments = plan.over(fold.test).segments(lambda cuts: [(0, cuts.rows)])
         self._windows = SubSequences(segments, plan.spec.window_length, horizons)
         ticks = np.concatenate([one.ticks for one in fold.test.series])
-        asset = np.repeat(np.arange(len(rows)), [len(one.ticks) for one in fold.test.series])
+        asset = np.repeat(np.arange(len(fold.test.series)), [len(one.ticks) for one in fold.test.series])
         numbers = np.arange(len(self._windows))
         origin = self._windows.start_rows(numbers) + plan.spec.window_length - 1
         judged = np.flatnonzero(ticks[origin + 1] >= fold.first_tick)
@@ -311,27 +315,26 @@ class _Block:
         """Return (n, H, F) scaled: what was read a season before, NaN where nothing was."""
         whole = {series.asset: series for series in cleaned.series}
         found = np.full((*self._target.shape, self.newest.shape[1]), np.nan, np.float32)
-        scaling = self._plan.scaling
+        centre, scale = self._scaling.centre, self._scaling.scale
         for number, one in enumerate(self._fold.test.series):
             rows = np.flatnonzero(self._asset == number)
             for place in range(self._target.shape[1]):
                 target = self._target[rows, place]
-                found[rows, place] = season_ago(
-                    whole[one.asset], target, place + 1, season, scaling.centre, scaling.scale
-                )
+                before = season_ago(whole[one.asset], target, place + 1, season, centre, scale)
+                found[rows, place] = before[:, self._chosen]
         return found
 
     def figures(self, forecasts: Sequence[Float32 | None], trained: int, best_epoch: int) -> FoldFigures:
         """Judge the forecasts (n, H, F) of the contenders, None of one that takes no part, on the same cells."""
         targets, counted = self._targets()
+        least = LEAST_SHARE * counted.sum()
         forecasts = [
-            None if one is None or np.isfinite(one)[counted].mean() < LEAST_SHARE else one
-            for one in forecasts
+            None if one is None or np.isfinite(one)[counted].sum() < least else one for one in forecasts
         ]
         for one in forecasts:
             if one is not None:
                 counted &= np.isfinite(one)
-        scale = self._plan.scaling.scale
+        scale = self._scaling.scale[self._chosen]
         shape = (len(forecasts), *targets.shape[1:])
         square, absolute = np.full(shape, np.nan), np.full(shape, np.nan)
         for place, one in enumerate(forecasts):
@@ -346,7 +349,7 @@ class _Block:
         )  # fmt: skip
 
     def _targets(self) -> tuple[Float32, Any]:
-        """Return what came (n, H, F), scaled, and which of it was read."""
+        """Return what came (n, H, F), scaled, and which of it was read while the machine ran."""
         values, counted = [], []
         for at in range(0, len(self._numbers), BATCH):
             found, weights = self._windows.targets(self._numbers[at : at + BATCH])

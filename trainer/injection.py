@@ -1,5 +1,8 @@
 """Faults of known kinds, injected into normal history that nothing was fitted on, so that detection can be measured.
 
+They are faults of sensors that are forecast, while the machine runs: an exogenous quantity is not judged, nor is a
+machine that is off or settles.
+
 Each is drawn from a seed and sized by the sensor's own standard deviation in the history before, so that all that are
 compared meet the very same faults. Kinds, for a size s and a deviation σ:
 
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_agent.contract.errors import HistoryError
-from edge_agent.contract.types import Float32, Float64, Int64
+from edge_agent.contract.types import Bool, Float32, Float64, Int64
 from trainer.cleaning import Cleaned, Series
 
 KINDS = ("offset", "drift", "stuck", "noise", "scale", "correlation")
@@ -46,6 +49,21 @@ class InjectedFault:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What faults are injected into.
+
+    Attributes:
+        block: history later than what is fitted on; its labelled rows are left alone.
+        sensors: (f,) places of the sensors that may fail.
+        resting: of each asset (n,) rows without a score, in which no fault could be found.
+    """
+
+    block: Cleaned
+    sensors: Int64
+    resting: tuple[Bool, ...]
+
+
+@dataclass(frozen=True)
 class _Habit:
     """Median and standard deviation (F,) of the history before."""
 
@@ -54,13 +72,13 @@ class _Habit:
 
 
 def inject_faults(
-    past: Cleaned, block: Cleaned, per_kind: int, warm_rows: int, max_gap_ticks: int, seed: int
+    past: Cleaned, ground: Ground, per_kind: int, warm_rows: int, max_gap_ticks: int, seed: int
 ) -> list[InjectedFault]:
     """Draw faults, so many of each kind, each in rows of its own choice.
 
     Args:
         past: history that the sizes come from.
-        block: later history that the faults are injected into; labelled rows are left alone.
+        ground: where.
         per_kind: faults of each kind.
         warm_rows: rows before each fault.
         max_gap_ticks: no longer gap is within the rows of a fault.
@@ -71,17 +89,20 @@ def inject_faults(
     """
     rng = np.random.default_rng([seed, 5])
     habit = _habit(past)
-    moving = np.flatnonzero(habit.spread > 0.0)
+    moving = ground.sensors[habit.spread[ground.sensors] > 0.0]
     if not len(moving):
         raise HistoryError("no sensor moves, so that no fault could be told from normal operation")
     length = warm_rows + FAULT_ROWS
     places = [
-        (series, first) for series in block.series for first in _stretches(series, length, max_gap_ticks)
+        (series, first)
+        for series, resting in zip(ground.block.series, ground.resting, strict=True)
+        for first in _stretches(series, resting, length, max_gap_ticks)
     ]
     if not places:
         raise HistoryError(
-            f"history too short: no {length} unlabelled samples in a row in the block that judges, which is the last "
-            "part before the calibration block"
+            f"history too short: no {length} unlabelled samples in a row"
+            f"{', the last of them while the machine runs,' if any(map(np.any, ground.resting)) else ''} in the block "
+            "that judges, which is the last part before the calibration block"
         )
     kinds = KINDS if len(past.sensors) > 1 else KINDS[:-1]
     drawn = []
@@ -146,14 +167,18 @@ def _habit(past: Cleaned) -> _Habit:
     return _Habit(np.nanmedian(values, axis=0), np.nanstd(values, axis=0))
 
 
-def _stretches(series: Series, length: int, max_gap_ticks: int) -> Sequence[int]:
-    """Return the rows at which a stretch of a length begins, without a long gap and without a labelled row."""
+def _stretches(series: Series, resting: Bool, length: int, max_gap_ticks: int) -> Sequence[int]:
+    """Return the rows at which a stretch of a length begins, without a long gap and without a labelled row.
+
+    The machine may rest in it before the fault, and not while that lasts.
+    """
     if len(series.ticks) < length:
         return []
     broken = np.r_[False, np.diff(series.ticks) - 1 > max_gap_ticks]
     labelled = np.zeros(len(broken), np.bool_) if series.labels is None else series.labels > 0
-    breaks, faulty = np.r_[0, np.cumsum(broken)], np.r_[0, np.cumsum(labelled)]
+    breaks, faulty, rests = (np.r_[0, np.cumsum(rows)] for rows in (broken, labelled, resting))
     first = np.arange(len(series.ticks) - length + 1)
     # The row that a stretch begins with may stand after a gap, those after it may not.
     whole = breaks[first + length] == breaks[first + 1]
-    return np.flatnonzero(whole & (faulty[first + length] == faulty[first])).tolist()
+    running = rests[first + length] == rests[first + length - FAULT_ROWS]
+    return np.flatnonzero(whole & running & (faulty[first + length] == faulty[first])).tolist()

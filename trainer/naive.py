@@ -13,29 +13,30 @@ LEAST_SEASONS = 3
 _WHOLE = 1e-6
 
 
-def recognise_season(cleaned: Cleaned) -> int | None:
+def recognise_season(cleaned: Cleaned, sensors: Int64) -> int | None:
     """Return the season in ticks, a day or a week, whichever forecasts the history better; None where it shows neither.
 
     Args:
         cleaned: of which at least one asset spans `LEAST_SEASONS` seasons.
+        sensors: (f,) places of those that are forecast.
     """
     found: dict[int, float] = {}
     for seconds in SEASONS.values():
         ticks = round(seconds / cleaned.interval)
         whole = ticks >= 2 and abs(ticks * cleaned.interval - seconds) < _WHOLE * seconds
         if whole and any(one.ticks[-1] - one.ticks[0] >= LEAST_SEASONS * ticks for one in cleaned.series):
-            found[ticks] = _square_change(cleaned.series, ticks)
+            found[ticks] = _square_change(cleaned.series, ticks, sensors)
     known = {ticks: change for ticks, change in found.items() if np.isfinite(change)}
     return min(known, key=lambda ticks: known[ticks]) if known else None
 
 
-def _square_change(series: Sequence[Series], ticks: int) -> float:
+def _square_change(series: Sequence[Series], ticks: int, sensors: Int64) -> float:
     """Return the mean square of what changes in a season, each sensor in its own standard deviations."""
     changes, spreads = [], []
     for one in series:
         before, known = at_ticks(one, one.ticks - ticks)
-        changes.append((one.values - before)[known])
-        spreads.append(one.values)
+        changes.append((one.values - before)[known][:, sensors])
+        spreads.append(one.values[:, sensors])
     change = np.concatenate(changes)
     if not len(change):
         return float("nan")

@@ -28,13 +28,13 @@ from edge_agent.contract.tail import WEEK_SECONDS
 from edge_agent.contract.types import Bool, Float32, Int64, Outcomes, Samples
 from edge_agent.detector import Detector
 from trainer.backend import keras
-from trainer.blocks import make_plan
+from trainer.blocks import make_plan, resting_rows
 from trainer.calibrate import chunks_of
 from trainer.cleaning import Cleaned, Series
 from trainer.detection_metrics import forecast_skill
 from trainer.fit import fit_detector
 from trainer.fit_options import FitOptions
-from trainer.injection import FAULT_ROWS, WARM_ROWS, InjectedFault, inject_faults
+from trainer.injection import FAULT_ROWS, WARM_ROWS, Ground, InjectedFault, inject_faults
 from trainer.model_options import check_together
 from trainer.scored_rows import ranges_of
 from trainer.study import Judged, Report
@@ -82,8 +82,9 @@ def make_exam(cleaned: Cleaned, options: FitOptions, space: Space) -> Exam:
     longest = max((plan.spec.window_length, *_windows(space)))
     if not past.series or not block.series:
         raise HistoryError("history too short to be cut into a part to fit on and one to judge by")
+    ground = Ground(block, plan.layout.forecast, resting_rows(block, options))
     faults = inject_faults(
-        past, block, FAULTS_PER_KIND, longest + WARM_ROWS, options.max_gap_ticks, options.seed
+        past, ground, FAULTS_PER_KIND, longest + WARM_ROWS, options.max_gap_ticks, options.seed
     )
     return Exam(past, block, tuple(faults), options)
 
@@ -195,15 +196,15 @@ def _against_labels(outcomes: Sequence[Outcomes], block: Cleaned) -> tuple[list[
 
 
 def _skill(detector: Detector, clean: Sequence[Outcomes], block: Cleaned) -> float:
-    """Return the RMSE of the forecast over that of persistence, 1 where it is not defined."""
+    """Return the RMSE of the forecast over that of persistence, of what is forecast; 1 where it is not defined."""
+    chosen = detector.bundle.manifest.layout.forecast
     asset = np.concatenate([part.asset for part in clean])
     order = np.argsort(asset, kind="stable")
-    forecast = np.concatenate([part.forecast for part in clean])[order]
-    values = np.concatenate([series.values for series in block.series])
+    forecast = np.concatenate([part.forecast for part in clean])[order][:, chosen]
+    values = np.concatenate([series.values for series in block.series])[:, chosen]
     previous = np.vstack([np.full((1, values.shape[1]), np.nan, np.float32), values[:-1]])
     previous[np.flatnonzero(np.diff(asset[order], prepend=-1))] = np.nan
     mask = np.isfinite(values) & np.isfinite(previous) & np.isfinite(forecast)
-    scaling = detector.bundle.manifest.scaling
-    skill = forecast_skill(values, forecast, previous, mask, scaling.scale)
+    skill = forecast_skill(values, forecast, previous, mask, detector.bundle.manifest.scaling.scale[chosen])
     rmse, persistence = skill["rmse"], skill["persistence_rmse"]
     return rmse / persistence if rmse is not None and persistence else 1.0
