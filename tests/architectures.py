@@ -22,7 +22,7 @@ def _spec(**fields: Any) -> ModelSpec:
 ARCHITECTURES = {
     "stacked LSTM beside the highway": _spec(),
     "four layers without the highway": _spec(units=(5, 4, 4, 3), highway=False),
-    "causal convolution": _spec(convolution=(4, 3)),
+    "causal convolution": _spec(convolution=(4, 5)),
     "attention": _spec(attention_heads=1),
     "multi-head attention": _spec(units=(5, 4), attention_heads=2),
     "batch normalisation": _spec(normalisation="batch"),

@@ -47,7 +47,7 @@ def _graphs(forecaster: Forecaster) -> ResidentGraphs:
 
 @pytest.fixture(scope="module", params=["with chunks", "steps only"])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return graphs as released, and as of an architecture that has no chunks."""
+    """Return graphs as released, and as of a bundle that lists no chunks."""
     if request.param == "with chunks":
         return TINY_BUNDLE
     without = tmp_path_factory.mktemp("graphs")

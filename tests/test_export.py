@@ -1,8 +1,10 @@
 """Exported graphs are those that were asked for, in the shapes of the contract."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,8 @@ from trainer.export import (
     export_recurrent,
     graph_names,
 )
-from trainer.model import weights_of
+from trainer.model import ForecasterWeights, weights_of
+from trainer.step_onnx import step_graph
 from trainer.verify import TOLERANCE, run_steps
 
 
@@ -88,28 +91,24 @@ STEPPED = [name for name, spec in ARCHITECTURES.items() if spec.has_step_form]
 def recurrent(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, rounded: Example
 ) -> Recurrent:
-    """Every architecture that has a step form, with its chunk graph where it has one, and the step of LiteRT."""
+    """Every architecture that has a step form, with its chunk graph, and the step of LiteRT, which has none."""
     if request.param == "LiteRT":
         spec, directory, runtime = rounded.weights.spec, rounded.directory, "litert"
     else:
         spec, directory, runtime = ARCHITECTURES[request.param], tmp_path_factory.mktemp("graphs"), "onnx"
         export_recurrent(weights_of(random_model(spec), spec), directory)
-        assert {path.name for path in directory.iterdir()} == set(deployed_graphs(spec, "step"))
+        assert {path.name for path in directory.iterdir()} == {STEP_GRAPH, CHUNK_GRAPH}
     state = np.random.default_rng(1).normal(size=(7, spec.state_size)).astype(np.float32)
     inputs = random_windows(replace(spec, window_length=20), 7)
     return Recurrent(Forecaster(directory, "step", spec.state_size, runtime=runtime), inputs, state)
 
 
-def test_chunks_are_for_layers_beside_the_highway_in_float32() -> None:
-    """The default architecture has chunks beside its steps; convolution, int8 and LiteRT have steps alone."""
-    plain, other = ARCHITECTURES["stacked LSTM beside the highway"], ARCHITECTURES["causal convolution"]
-    assert deployed_graphs(plain, "step") == (STEP_GRAPH, CHUNK_GRAPH)
-    assert deployed_graphs(plain, "window") == (WINDOW_GRAPH,)
-    assert deployed_graphs(plain, "step", precision="int8") == ("step.int8.onnx",)
-    assert deployed_graphs(plain, "step", "litert") == ("step.tflite",)
-    assert deployed_graphs(other, "step") == (STEP_GRAPH,)
-    with pytest.raises(ExportError, match="have a chunk form"):
-        chunk_graph(weights_of(random_model(other), other))
+def test_chunks_are_beside_steps_in_float32() -> None:
+    """Steps of ONNX Runtime in float32 have chunks beside them; windows, int8 and LiteRT have none."""
+    assert deployed_graphs("step") == (STEP_GRAPH, CHUNK_GRAPH)
+    assert deployed_graphs("window") == (WINDOW_GRAPH,)
+    assert deployed_graphs("step", precision="int8") == ("step.int8.onnx",)
+    assert deployed_graphs("step", "litert") == ("step.tflite",)
 
 
 @settings(max_examples=10, deadline=None)
@@ -133,11 +132,12 @@ def test_a_graph_alone_leaves_nothing_else(rounded: Example, tmp_path: Path) -> 
     assert (tmp_path / "step.int8.onnx").read_bytes() == (rounded.directory / "step.int8.onnx").read_bytes()
 
 
-def test_attention_has_no_step_graph(tmp_path: Path) -> None:
-    """What looks at the whole window is refused as a step by its reason."""
+@pytest.mark.parametrize(("form", "graph"), [("step", step_graph), ("chunk", chunk_graph)])
+def test_attention_carries_nothing(form: str, graph: Callable[[ForecasterWeights], Any]) -> None:
+    """What looks at the whole window is refused as a step and as a chunk by its reason."""
     spec = ARCHITECTURES["attention"]
-    with pytest.raises(ExportError, match="it has no step form"):
-        export_recurrent(weights_of(random_model(spec), spec), tmp_path)
+    with pytest.raises(ExportError, match=f"looks at the whole window: it has no {form} form"):
+        graph(weights_of(random_model(spec), spec))
 
 
 def test_failed_export_is_one_line(rounded: Example, tmp_path: Path) -> None:

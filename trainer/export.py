@@ -49,23 +49,21 @@ class Job:
 
 
 def graph_names(spec: ModelSpec, precision: str = "float32") -> tuple[str, ...]:
-    """Return the graphs of a bundle: windows and, where there are such forms, steps for each runtime, and chunks.
+    """Return the graphs of a bundle: windows and, where there is such a form, steps for each runtime, and chunks.
 
     An int8 bundle has windows and steps in both precisions. It has no chunks: with the scale of a whole chunk they
     would round otherwise than steps do.
     """
     modes = ("window", "step") if spec.has_step_form else ("window",)
     precisions = PRECISIONS if precision == "int8" else ("float32",)
-    chunk = (CHUNK_GRAPH,) if precision == "float32" and spec.has_chunk_form else ()
+    chunk = (CHUNK_GRAPH,) if precision == "float32" and spec.has_step_form else ()
     return (*(graph_file(m, runtime, p) for p in precisions for runtime in RUNTIMES for m in modes), *chunk)
 
 
-def deployed_graphs(
-    spec: ModelSpec, mode: str, runtime: str = "onnx", precision: str = "float32"
-) -> tuple[str, ...]:
+def deployed_graphs(mode: str, runtime: str = "onnx", precision: str = "float32") -> tuple[str, ...]:
     """Return the graphs that run in one mode, `step` or `window`, with one runtime and precision."""
     graph = graph_file(mode, runtime, precision)
-    return (graph, CHUNK_GRAPH) if graph == STEP_GRAPH and spec.has_chunk_form else (graph,)
+    return (graph, CHUNK_GRAPH) if graph == STEP_GRAPH else (graph,)
 
 
 def export_all(weights: ForecasterWeights, directory: Path, precision: str = "float32") -> None:
@@ -78,12 +76,12 @@ def export_all(weights: ForecasterWeights, directory: Path, precision: str = "fl
 
 
 def export_recurrent(weights: ForecasterWeights, directory: Path) -> None:
-    """Write the ONNX graphs that carry state: the step and, where there is one, the chunk. TensorFlow is not started.
+    """Write the ONNX graphs that carry state: the step and the chunk. TensorFlow is not started.
 
     Raises:
         ExportError: the architecture has no step form.
     """
-    export_graphs([Job(weights, directory, deployed_graphs(weights.spec, "step"))])
+    export_graphs([Job(weights, directory, deployed_graphs("step"))])
 
 
 def export_graphs(jobs: Sequence[Job]) -> None:

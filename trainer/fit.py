@@ -197,7 +197,7 @@ def _learn(
 def _deployed_graphs(plan: Plan) -> tuple[str, ...]:
     """Return the names of the graphs that calibrate, which are those that run."""
     options = plan.options
-    return deployed_graphs(plan.spec, options.mode, options.runtime, options.precision)
+    return deployed_graphs(options.mode, options.runtime, options.precision)
 
 
 def _export_and_prove(plan: Plan, learnt: Learnt, draft: Path, progress: Progress) -> Proof:

@@ -100,12 +100,6 @@ class ModelSpec:
         return not self.attention_heads
 
     @property
-    def has_chunk_form(self) -> bool:
-        """Return whether ONNX's own recurrent operators can run many steps at once; what is beside them cannot."""
-        plain = self.has_step_form and not self.convolution and self.normalisation != "layer"
-        return plain and self.highway and self.head.kind != "softmax"
-
-    @property
     def ridge(self) -> "ModelSpec":
         """Return the shape of the ridge regression alone, which forecasts one value of each sensor."""
         return ModelSpec(

@@ -12,7 +12,7 @@ import numpy as np
 from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
 from trainer.highway import ewma_gain
-from trainer.model import ForecasterWeights, without_batch_normalisation
+from trainer.model import ForecasterWeights, ModelSpec, without_batch_normalisation
 
 Tensor = TypeVar("Tensor")
 
@@ -86,8 +86,7 @@ def step(
     Raises:
         ExportError: the architecture has no step form.
     """
-    if not weights.spec.has_step_form:
-        raise ExportError("attention looks at the whole window: it has no step form")
+    check_form(weights.spec, "step")
     weights = without_batch_normalisation(weights)
     spec = weights.spec
     before = ops.split(state, spec.state_parts)
@@ -115,6 +114,16 @@ def step(
         after.append(ring)
     regressors = [values, *averages, *context] if spec.highway else []
     return _head(weights, ops, regressors, below) | {"next_state": ops.concat(after)}
+
+
+def check_form(spec: ModelSpec, form: str) -> None:
+    """Refuse an architecture that nothing can be carried of, from sample to sample, in a form of this name.
+
+    Raises:
+        ExportError: it has no such form.
+    """
+    if not spec.has_step_form:
+        raise ExportError(f"attention looks at the whole window: it has no {form} form")
 
 
 def _convolve(
@@ -145,9 +154,13 @@ def _lstm(
 def _head(
     weights: ForecasterWeights, ops: StepOps[Tensor], regressors: list[Tensor], hidden: Tensor
 ) -> dict[str, Tensor]:
-    spec = weights.spec
     kernel, bias = joined_head(weights)
     raw = ops.affine(ops.concat([*regressors, hidden]), kernel, bias, "head")
+    return read_out(weights.spec, ops, raw)
+
+
+def read_out(spec: ModelSpec, ops: StepOps[Tensor], raw: Tensor) -> dict[str, Tensor]:
+    """Return what the raw outputs of the network (B, outputs) mean: see `step`, without the state."""
     if spec.head.kind != "softmax":
         return {"forecast": ops.reshape(raw, (spec.horizons, spec.sensors, spec.parameters))}
     states = len(spec.head.state_values)
