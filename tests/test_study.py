@@ -1,15 +1,19 @@
 """Laws of a study: it survives kill -9, goes on as if nothing had been, is shared, and is never mixed with another."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from edge_agent.contract.errors import HistoryError, UsageError
+from edge_agent.contract.errors import ForewarnError, HistoryError, UsageError
+from tests.postgres import PASSWORD, Server, running_server
 from trainer.study import Judged, Report, Study, TrialRecord, without_password
 from trainer.tune_space import Dimension, Space
 
@@ -33,16 +37,67 @@ def stops(parameters, report):
     return judge(parameters, report)
 study(sys.argv[1]).run(TRIALS, 0, SPACE, stops, lambda records: None)
 """
-SHARED = """
-import sys
+# Of each place that it is told of, it says how many trials it ran there.
+TOGETHER = """
+import sys, time
 from tests.test_study import SPACE, TRIALS, judge, study
-study(sys.argv[1]).run(TRIALS, 0, SPACE, judge, lambda records: None)
+print("ready", flush=True)
+for place in map(str.strip, sys.stdin):
+    calls = []
+    def counted(parameters, report):
+        calls.append(1)
+        time.sleep(0.05)
+        return judge(parameters, report)
+    study(place).run(TRIALS, 0, SPACE, counted, lambda records: None)
+    print(len(calls), flush=True)
 """
 
 
-def study(path: str, about: str = "this", pruner: str = "median") -> Study:
-    """Open the study in a file."""
-    return Study(f"sqlite:///{path}", "test", {"history": about}, pruner, 9)
+@contextlib.contextmanager
+def _three() -> Iterator[Callable[[str], list[int]]]:
+    """Three processes, which run a study together in each place that they are told of in the same moment."""
+    with contextlib.ExitStack() as held:
+        pipes = []
+        for _ in range(3):
+            process = held.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", TOGETHER],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+                )
+            )  # fmt: skip
+            assert process.stdin is not None
+            assert process.stdout is not None
+            pipes.append((process.stdin, process.stdout))
+        assert [said.readline() for _, said in pipes] == ["ready\n"] * 3
+
+        def together(place: str) -> list[int]:
+            for told, _ in pipes:
+                told.write(f"{place}\n")
+            return [int(said.readline() or -1) for _, said in pipes]
+
+        yield together
+
+
+def study(place: str, about: str = "this", pruner: str = "median") -> Study:
+    """Open the study in a file, or in the database of an address."""
+    url = place if "://" in place else f"sqlite:///{place}"
+    return Study(url, "test", {"history": about}, pruner, 9)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+def database(server: Server, request: pytest.FixtureRequest) -> str:
+    """Return the address of an empty database of its own."""
+    name = f"of_{request.node.name}"[:60]
+    with psycopg.connect(server.url(PASSWORD), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return server.url(PASSWORD, name)
 
 
 def judge(parameters: dict[str, Any], report: Report) -> Judged:
@@ -85,17 +140,49 @@ def test_a_study_goes_on_after_kill_9(tmp_path: Path) -> None:
     ]
 
 
-def test_several_processes_share_one_study(tmp_path: Path) -> None:
-    """Three processes at once finish the trials together, and no two begin with the same proposal."""
-    path = tmp_path / "shared.db"
-    command = [sys.executable, "-c", SHARED, str(path)]
-    study(str(path))
-    processes = [subprocess.Popen(command, env=os.environ) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    records = study(str(path)).records()
-    assert TRIALS <= len(_finished(records)) <= TRIALS + 2
-    proposals = {str(sorted(one.parameters.items())) for one in records}
-    assert len(proposals) == len(records)
+def test_processes_share_one_study_from_nothing(database: str, tmp_path: Path) -> None:
+    """Three that find an empty database, or no file, make its tables once, and no two begin with the same proposal."""
+    with _three() as together:
+        run = {place: together(place) for place in (database, *(f"{tmp_path}/{n}.db" for n in range(8)))}
+    for place, counts in run.items():
+        records = study(place).records()
+        assert min(counts) > 0
+        assert sum(counts) == len(records)
+        assert TRIALS <= len(_finished(records)) <= TRIALS + 2
+        assert len({str(sorted(one.parameters.items())) for one in records}) == len(records)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.db" for n in range(8)]
+
+
+def test_a_killed_process_on_postgresql_is_gone_on_from(database: str) -> None:
+    """What a killed process left running is failed by the next on the same machine, and its trials are kept."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, database], stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGKILL)
+    one = study(database)
+    assert [trial.state for trial in one.records()] == ["complete", "complete", "running"]
+    one.run(TRIALS, 0, SPACE, judge, lambda records: None)
+    assert [trial.state for trial in one.records()][:3] == ["complete", "complete", "failed"]
+    assert len(_finished(one.records())) == TRIALS
+
+
+def test_a_server_that_goes_away_is_one_line() -> None:
+    """A server that stops within a trial ends the run with one line, without its password."""
+    with contextlib.ExitStack() as running:
+        url = running.enter_context(running_server()).url(PASSWORD)
+        one = study(url)
+
+        def stops(parameters: dict[str, Any], report: Report) -> Judged:
+            running.close()
+            return judge(parameters, report)
+
+        with pytest.raises(ForewarnError, match=r"--storage postgresql://reader:\*\*\*@") as refused:
+            one.run(2, 0, SPACE, stops, lambda records: None)
+    assert refused.value.exit_code == 1
+    assert "\n" not in str(refused.value)
+    assert PASSWORD not in str(refused.value)
 
 
 def test_finished_trials_are_not_run_again(tmp_path: Path) -> None:
@@ -164,6 +251,13 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(storage: s
         Study(storage, "test", {}, "none", 1)
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without psycopg a study on PostgreSQL is refused with the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UsageError, match=r"psycopg is not installed: pip install 'forewarn\[postgres\]'"):
+        study("postgresql://reader@127.0.0.1/x")
 
 
 def test_passwords_are_hidden_in_any_text() -> None:

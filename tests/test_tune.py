@@ -1,5 +1,6 @@
 """Laws of the search: what a trial is judged by, what it never sees, and that the command can be killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.types import Float32
 from edge_agent.detector import Detector
 from tests.commands import run, text
+from tests.postgres import PASSWORD, running_server
 from tests.tiny_machine import SENSORS, START, normal_values
 from trainer.blocks import make_plan
 from trainer.cleaning import Cleaned, Series
@@ -183,6 +185,43 @@ def test_the_command_goes_on_after_kill_9(tmp_path: Path, capsys: pytest.Capture
     assert written == {"fit": {"epochs": 0, "name": "pump", "alarms": {"open_count": 4}, **best}}
     again = run(main, capsys, *words, "--json").record()
     assert again["trials"] == found["trials"]
+
+
+def test_two_commands_share_a_study_on_postgresql(tmp_path: Path) -> None:
+    """Begun at once on an empty server, two commands run the trials together and write the best that they know."""
+    history, config = _files(tmp_path)
+    with running_server() as server:
+        url = server.url()
+        words = (
+            "tune",
+            "--history",
+            history,
+            "--config",
+            config,
+            "--trials",
+            "4",
+            "--storage",
+            url,
+            "--json",
+        )
+        commands = [
+            subprocess.Popen(
+                [sys.executable, "-m", "trainer.cli", *map(str, words), "--out", str(tmp_path / f"{name}.toml")],
+                stdout=subprocess.PIPE, text=True, env=os.environ | {"PGPASSWORD": PASSWORD},
+            )
+            for name in "ab"
+        ]  # fmt: skip
+        found = [json.loads(command.communicate()[0]) for command in commands]
+    assert [command.returncode for command in commands] == [0, 0]
+    assert all(one["finished"] in (4, 5) for one in found)
+    assert all(one["storage"] == url for one in found)
+    last = max(found, key=lambda one: one["finished"])
+    for one, name in zip(found, "ab", strict=True):
+        written = tomllib.loads((tmp_path / f"{name}.toml").read_text(encoding="utf-8"))["fit"]
+        best = last["trials"][one["best"]["number"]]
+        assert written.items() >= best["parameters"].items()
+        assert one["best"]["cost"] == best["cost"]
+        assert best["cost"] <= min(trial["cost"] for trial in one["trials"] if trial["cost"] is not None)
 
 
 def test_the_command_takes_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

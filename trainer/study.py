@@ -5,20 +5,22 @@ of that is changed by an interruption: after kill -9 the same command goes on as
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import sqlalchemy.exc
+import sqlalchemy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from edge_agent.contract.errors import HistoryError, UsageError
+from edge_agent.contract.errors import ForewarnError, HistoryError, UsageError
 from trainer.tune_space import Dimension, Space
 
 PRUNERS = ("median", "hyperband", "none")
@@ -27,6 +29,8 @@ STARTUP_TRIALS = 10
 UNPRUNED_TRIALS = 4
 """Finished before the median of an epoch means anything."""
 LOCK_SECONDS = 60
+_OPENING = 0x666F7265
+"""Key of the advisory lock of PostgreSQL under which tables are made."""
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 Report = Callable[[int, float], None]
@@ -73,7 +77,8 @@ class Study:
 
     def __init__(self, storage: str, name: str, about: Mapping[str, Any], pruner: str, epochs: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        with _storage_trouble(storage):
+        self._storage = storage
+        with _storage_trouble(storage), _one_at_a_time(storage):
             self._study = optuna.create_study(
                 storage=_database(storage), study_name=name, load_if_exists=True, direction="minimize",
                 pruner=_pruner(pruner, epochs),
@@ -103,16 +108,26 @@ class Study:
             space: what is tried.
             judge: runs a trial with its parameters.
             on_trial: told of all trials after each.
+
+        Raises:
+            ForewarnError: the database went away; the trials in it are kept.
         """
-        while self._finished() < trials:
-            self._bury_the_dead()
-            trial = self._study.ask()
-            self._study.sampler = optuna.samplers.TPESampler(
-                seed=self._seed_of(trial, seed), n_startup_trials=STARTUP_TRIALS
-            )
-            trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
-            self._run_one(trial, space, judge)
-            on_trial(self.records())
+        try:
+            while self._finished() < trials:
+                self._bury_the_dead()
+                self._run_one(self._proposed(seed), space, judge)
+                on_trial(self.records())
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as reason:
+            raise ForewarnError(_told(self._storage, reason)) from reason
+
+    def _proposed(self, seed: int) -> Trial:
+        """Return a new trial, of this process and with a sampler of its own."""
+        trial = self._study.ask()
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=self._seed_of(trial, seed), n_startup_trials=STARTUP_TRIALS
+        )
+        trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
+        return trial
 
     def _run_one(self, trial: Trial, space: Space, judge: Callable[[dict[str, Any], Report], Judged]) -> None:
         def report(epoch: int, loss: float) -> None:
@@ -160,8 +175,38 @@ class Study:
 
 def _database(url: str) -> optuna.storages.BaseStorage:
     """Open a database; SQLite lets one process write at a time, and the others wait."""
-    waiting = {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=waiting)
+    address = _address(url)
+    # Of a server, a connection may be gone after a trial of many minutes; it is tried before it is used.
+    chosen: dict[str, Any] = {"pool_pre_ping": True}
+    if address.get_backend_name() == "sqlite":
+        chosen = {"connect_args": {"timeout": LOCK_SECONDS}}
+    return optuna.storages.RDBStorage(address.render_as_string(hide_password=False), engine_kwargs=chosen)
+
+
+def _address(url: str) -> sqlalchemy.URL:
+    """Return an address; where it names no driver of PostgreSQL, psycopg, whatever SQLAlchemy would take."""
+    address = sqlalchemy.make_url(url)
+    if address.drivername in ("postgres", "postgresql"):
+        return address.set(drivername="postgresql+psycopg")
+    return address
+
+
+@contextlib.contextmanager
+def _one_at_a_time(url: str) -> Iterator[None]:
+    """Let other processes wait that open the same database: of two that make its tables one would fail."""
+    address = _address(url)
+    with contextlib.ExitStack() as held:
+        if address.get_backend_name() == "postgresql":
+            engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
+            # It is the server's, and goes with the connection.
+            connection = held.enter_context(engine.connect())
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_OPENING)))
+        elif address.get_backend_name() == "sqlite" and address.database:
+            # Of the folder, so that no file of locks is left behind.
+            folder = os.open(Path(address.database).parent, os.O_RDONLY)
+            held.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
 
 
 def _alive(process: int) -> bool:
@@ -207,9 +252,24 @@ def _record(trial: FrozenTrial) -> TrialRecord:
 def _storage_trouble(url: str) -> Iterator[None]:
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, ValueError) as reason:
-        first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
-        raise UsageError(f"--storage {without_password(url)}: {without_password(first)}") from reason
+    except ModuleNotFoundError as reason:
+        if reason.name != "psycopg":
+            raise UsageError(_told(url, reason)) from reason
+        raise UsageError(
+            f"--storage {without_password(url)}: psycopg is not installed: pip install 'forewarn[postgres]'"
+        ) from reason
+    except (
+        sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError,
+    ) as reason:  # fmt: skip
+        raise UsageError(_told(url, reason)) from reason
+
+
+def _told(url: str, reason: Exception) -> str:
+    """Return in a line what is wrong with a database: of what lies behind it, the driver's own words."""
+    while isinstance(reason, optuna.exceptions.OptunaError) and isinstance(reason.__cause__, Exception):
+        reason = reason.__cause__
+    first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+    return f"--storage {without_password(url)}: {without_password(first)}"
 
 
 def without_password(text: str) -> str:
