@@ -35,21 +35,23 @@ def stops(parameters, report):
         print("running", flush=True)
         signal.pause()
     return judge(parameters, report)
-study(sys.argv[1]).run(TRIALS, 0, SPACE, stops, lambda records: None)
+study(sys.argv[1]).run(TRIALS, 0, SPACE, stops, lambda number, records: None)
 """
-# Of each place that it is told of, it says how many trials it ran there.
+# Of each place that it is told of, it says how many trials it has finished there.
 TOGETHER = """
 import sys, time
 from tests.test_study import SPACE, TRIALS, judge, study
 print("ready", flush=True)
 for place in map(str.strip, sys.stdin):
     calls = []
-    def counted(parameters, report):
-        calls.append(1)
+    def slowly(parameters, report):
         time.sleep(0.05)
         return judge(parameters, report)
-    study(place).run(TRIALS, 0, SPACE, counted, lambda records: None)
-    print(len(calls), flush=True)
+    def told(number, records):
+        assert records[number].number == number
+        calls.append(records[number].state in ("complete", "pruned"))
+    study(place).run(TRIALS, 0, SPACE, slowly, told)
+    print(sum(calls), flush=True)
 """
 
 
@@ -111,7 +113,7 @@ def judge(parameters: dict[str, Any], report: Report) -> Judged:
 
 def _run(path: Path, trials: int = TRIALS) -> list[TrialRecord]:
     one = study(str(path))
-    one.run(trials, 0, SPACE, judge, lambda records: None)
+    one.run(trials, 0, SPACE, judge, lambda number, records: None)
     return one.records()
 
 
@@ -163,7 +165,7 @@ def test_a_killed_process_on_postgresql_is_gone_on_from(database: str) -> None:
         process.send_signal(signal.SIGKILL)
     one = study(database)
     assert [trial.state for trial in one.records()] == ["complete", "complete", "running"]
-    one.run(TRIALS, 0, SPACE, judge, lambda records: None)
+    one.run(TRIALS, 0, SPACE, judge, lambda number, records: None)
     assert [trial.state for trial in one.records()][:3] == ["complete", "complete", "failed"]
     assert len(_finished(one.records())) == TRIALS
 
@@ -179,7 +181,7 @@ def test_a_server_that_goes_away_is_one_line() -> None:
             return judge(parameters, report)
 
         with pytest.raises(ForewarnError, match=r"--storage postgresql://reader:\*\*\*@") as refused:
-            one.run(2, 0, SPACE, stops, lambda records: None)
+            one.run(2, 0, SPACE, stops, lambda number, records: None)
     assert refused.value.exit_code == 1
     assert "\n" not in str(refused.value)
     assert PASSWORD not in str(refused.value)
@@ -208,7 +210,7 @@ def test_hopeless_trials_are_pruned_and_impossible_ones_told(tmp_path: Path) -> 
         raise HistoryError("the window is too long")
 
     other = study(str(tmp_path / "other.db"))
-    other.run(2, 0, SPACE, refuses, lambda records: None)
+    other.run(2, 0, SPACE, refuses, lambda number, records: None)
     assert [(one.state, one.facts) for one in other.records()] == [
         ("pruned", {"refused": "the window is too long"})
     ] * 2
@@ -222,7 +224,7 @@ def test_a_trial_that_breaks_is_failed_and_ends_the_run(tmp_path: Path) -> None:
 
     one = study(str(tmp_path / "study.db"))
     with pytest.raises(ZeroDivisionError):
-        one.run(2, 0, SPACE, breaks, lambda records: None)
+        one.run(2, 0, SPACE, breaks, lambda number, records: None)
     assert [trial.state for trial in one.records()] == ["failed"]
 
 
@@ -230,7 +232,7 @@ def test_a_trial_that_breaks_is_failed_and_ends_the_run(tmp_path: Path) -> None:
 def test_every_pruner_finishes(pruner: str, tmp_path: Path) -> None:
     """The other pruners run as well; without one every trial is complete."""
     one = study(str(tmp_path / "study.db"), pruner=pruner)
-    one.run(8, 0, SPACE, judge, lambda records: None)
+    one.run(8, 0, SPACE, judge, lambda number, records: None)
     states = {trial.state for trial in one.records()}
     assert states == {"complete"} if pruner == "none" else states <= {"complete", "pruned"}
 

@@ -98,7 +98,7 @@ class Study:
         seed: int,
         space: Space,
         judge: Callable[[dict[str, Any], Report], Judged],
-        on_trial: Callable[[list[TrialRecord]], None],
+        on_trial: Callable[[int, list[TrialRecord]], None],
     ) -> None:
         """Run trials until so many are finished, those of earlier runs and of other processes included.
 
@@ -107,7 +107,7 @@ class Study:
             seed: of the proposals.
             space: what is tried.
             judge: runs a trial with its parameters.
-            on_trial: told of all trials after each.
+            on_trial: told of each trial that this process ran, by its number, and of all that there are.
 
         Raises:
             ForewarnError: the database went away; the trials in it are kept.
@@ -115,8 +115,9 @@ class Study:
         try:
             while self._finished() < trials:
                 self._bury_the_dead()
-                self._run_one(self._proposed(seed), space, judge)
-                on_trial(self.records())
+                trial = self._proposed(seed)
+                self._run_one(trial, space, judge)
+                on_trial(trial.number, self.records())
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as reason:
             raise ForewarnError(_told(self._storage, reason)) from reason
 

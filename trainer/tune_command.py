@@ -88,8 +88,8 @@ def tune_command(
     console.stage("trials", options.trials)
     console.advance(_finished(study.records()))
 
-    def on_trial(records: list["TrialRecord"]) -> None:
-        best, newest = _best(records), records[-1]
+    def on_trial(number: int, records: list["TrialRecord"]) -> None:
+        best, newest = _best(records), records[number]
         console.advance(1, "" if best is None else f"best cost {best.cost:.4f} (trial {best.number})")
         console.say(
             f"trial {newest.number}: {newest.state}" + ("" if newest.cost is None else f", {newest.cost:.4f}")
