@@ -107,5 +107,6 @@ lock:
 	$(COMPILE) --upgrade --extra cpu --output-file $(LOCKS)/edge.lock
 	$(COMPILE) --upgrade --extra test --output-file $(LOCKS)/full.lock
 	$(COMPILE) --upgrade --extra gpu --output-file $(LOCKS)/gpu.lock
+	$(COMPILE) --upgrade --extra litert --constraint $(LOCKS)/full.lock --output-file $(LOCKS)/litert.lock
 	$(COMPILE) --upgrade --extra bench --constraint $(LOCKS)/full.lock --output-file $(LOCKS)/bench.lock
 	$(COMPILE) --upgrade --extra bench-training --output-file $(LOCKS)/bench-training.lock

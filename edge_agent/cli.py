@@ -29,6 +29,10 @@ _EPILOG = """examples:
 """
 
 
+_EXTRAS = {"polars": "history"}
+"""Which extra brings a package that a command needs and the daemon does without."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (failed), 2 (usage) or 78 (configuration)."""
     options = _parser().parse_args(arguments)
@@ -37,6 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForewarnError as error:
         print(f"edge-agent: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as missing:
+        if missing.name not in _EXTRAS:
+            raise
+        extra = _EXTRAS[missing.name]
+        print(
+            f"edge-agent: {missing.name} is not installed: pip install 'forewarn[{extra}]'", file=sys.stderr
+        )
+        return UsageError.exit_code
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:

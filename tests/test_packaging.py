@@ -1,5 +1,7 @@
 """What is installed and what it drags in: the locks, and the modules that the daemon's import loads."""
 
+import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -10,11 +12,20 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from edge_agent.bench.daemon import Daemon
+from tests.broker import Broker, Listener, broker
+from tests.commands import run, table, text
+from tests.tiny_machine import SENSORS, START, TINY_BUNDLE, normal_values
+from trainer.cli import main as trainer
+
+__all__ = ["broker"]
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {
     "edge": ("cpu",),
     "full": ("test",),
     "gpu": ("gpu",),
+    "litert": ("litert",),
     "bench": ("bench",),
     "bench-training": ("bench-training",),
 }
@@ -85,7 +96,7 @@ def test_a_lock_holds_what_the_project_asks_for(name: str, extras: tuple[str, ..
             assert requirement.specifier.contains(version), f"{name}.lock: {pin}, asked for {requirement}"
 
 
-@pytest.mark.parametrize("name", ["edge", "gpu"])
+@pytest.mark.parametrize("name", ["edge", "gpu", "litert"])
 def test_the_edge_set_has_nothing_of_training(name: str) -> None:
     """A device that only scores installs no TensorFlow, Keras, pandas or SciPy."""
     assert not set(locked(name)) & TRAINING
@@ -94,8 +105,9 @@ def test_the_edge_set_has_nothing_of_training(name: str) -> None:
 def test_no_lock_holds_both_runtimes() -> None:
     """The two ONNX Runtime wheels overwrite each other's files, so no lock holds both."""
     for name in LOCKS:
-        # The library beside the training runs no bundle and needs neither.
-        assert len({"onnxruntime", "onnxruntime-gpu"} & set(locked(name))) == int(name != "bench-training")
+        # The library beside the training runs no bundle, and LiteRT runs its own graphs: they need neither.
+        without = name in ("bench-training", "litert")
+        assert len({"onnxruntime", "onnxruntime-gpu"} & set(locked(name))) == int(not without)
 
 
 def test_the_bench_set_changes_nothing_of_the_full_one() -> None:
@@ -103,6 +115,76 @@ def test_the_bench_set_changes_nothing_of_the_full_one() -> None:
     full = locked("full")
     for name, pins in locked("bench").items():
         assert name == "river" or sorted(map(str, pins)) == sorted(map(str, full[name])), name
+
+
+def lay_out(name: str, directory: Path) -> Path:
+    """Lay out in a directory what a lock installs, at its releases and nothing else; return a Python that sees it.
+
+    The files are those of this environment, so that no index is asked.
+    """
+    packages = directory / "packages"
+    packages.mkdir()
+    for pins in locked(name).values():
+        for pin in pins:
+            if pin.marker is not None and not pin.marker.evaluate():
+                continue
+            found = importlib.metadata.distribution(pin.name)
+            assert pin.specifier.contains(found.version), f"{pin}, installed is {found.version}"
+            for top in {path.parts[0] for path in found.files or ()} - {"..", "__pycache__"}:
+                if not (packages / top).exists():
+                    (packages / top).symlink_to(str(found.locate_file(top)))
+    python = directory / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={packages}:{ROOT} exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def test_what_is_locked_for_litert_runs_the_agent(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what `litert.lock` installs alone `check` finds nothing wrong, and the daemon scores with LiteRT."""
+    history, bundle, config = tmp_path / "pump.csv", tmp_path / "bundle", tmp_path / "edge-agent.toml"
+    history.write_bytes(text(table(300)))
+    run(
+        trainer, capsys, "fit", "--history", history, "--out", bundle, "--runtime", "litert",
+        "--units", "4", "--window", "8", "--epochs", "0",
+    )  # fmt: skip
+    # The README's own lines: a bundle of either runtime, and which of them runs it.
+    config.write_text(
+        f'[bundle]\npath = "bundle"\nruntime = "litert"\n[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n'
+        '[[mqtt.inputs]]\ntopic = "plant/{asset}"\n[metrics]\nport = 0\n'
+    )
+    python = lay_out("litert", tmp_path)
+    command = [str(python), "-m", "edge_agent.cli"]
+    done = subprocess.run(
+        [*command, "check", "--config", str(config)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"packages: ai-edge-litert {importlib.metadata.version('ai-edge-litert')}\n" in done.stdout
+    assert "step with litert on cpu" in done.stdout
+    monkeypatch.setattr(sys, "executable", str(python))
+    with Daemon({}, config) as agent, Listener(broker.port, "forewarn/#") as listener:
+        agent.wait_for_metric("forewarn_mqtt_connected", 1)
+        rows = [
+            {"time": START + row, **dict(zip(SENSORS, map(float, line), strict=True))}
+            for row, line in enumerate(normal_values(100))
+        ]
+        listener.publish("plant/pump-1", json.dumps(rows).encode())
+        agent.wait_for_metric("forewarn_samples_scored_total", 80)
+        mapped = agent.libraries()
+    assert "ai_edge_litert" in mapped
+    assert "onnxruntime" not in mapped
+
+
+def test_a_command_names_the_extra_that_it_lacks(tmp_path: Path) -> None:
+    """Where the reader of histories is not installed `replay` says in one line what brings it."""
+    python = lay_out("edge", tmp_path)
+    done = subprocess.run(
+        [str(python), "-m", "edge_agent.cli", "replay", "--bundle", str(TINY_BUNDLE), "--history", "pump.csv"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "edge-agent: polars is not installed: pip install 'forewarn[history]'\n"
 
 
 def daemon_modules() -> list[str]:
