@@ -5,36 +5,23 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_agent.contract.errors import ForewarnError, HistoryError, UsageError
-from edge_agent.contract.labels import read_labels
-from edge_agent.history import add_history_options, history_format, read_history, sensor_notices
+from edge_agent.contract.errors import ForewarnError
+from edge_agent.history import add_history_options, sensor_notices
 from edge_agent.version import VERSION
 from trainer.benchmark.command import add_benchmark_options, benchmark
-from trainer.cleaning import Cleaned, clean
-from trainer.confidence import rate_interval
+from trainer.command_input import add_plots, read_cleaned
 from trainer.console import Console
 from trainer.crossval_command import add_crossval_options, check_crossval_options, crossval_command
-from trainer.data_options import DATA_FLAGS, add_data_options
+from trainer.evaluate_command import add_evaluate_options, evaluate_command
 from trainer.explain_command import add_explain_options, check_explain_options, explain_command
-from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
-from trainer.inspect_command import add_inspect_options, inspect_command, say_warnings
-from trainer.inspection import inspect
-from trainer.labels import apply_labels
-from trainer.model_options import (
-    INFERENCE,
-    MODEL_FLAGS,
-    add_model_options,
-    check_together,
-    model_notices,
-    parse_model_flags,
-    split_numbers,
-)
+from trainer.fit_command import add_fit_options, add_forecast_options, chosen_options, fit_command
+from trainer.inspect_command import add_inspect_options, inspect_command
 from trainer.recalibrate_command import add_recalibrate_options, recalibrate_command
 from trainer.report_command import add_report_options, check_report_options, report_command
+from trainer.simulate_command import add_simulate_options, simulate_command
 from trainer.tune_command import add_tune_options, check_tune_options, tune_command
 
 _EPILOG = """examples:
@@ -114,170 +101,15 @@ def _command(commands: Any, name: str, about: str, example: str, run: Any) -> ar
     return parser
 
 
-def _read(
-    options: argparse.Namespace, console: Console, interval: float | None, phase: float | None = None
-) -> tuple[Cleaned, str]:
-    history = read_history(options.history, history_format(options))
-    cleaned = clean(history, interval, phase)
-    for notice in (*history.notices, *(n for n in cleaned.notices if n not in history.notices)):
-        console.note(notice)
-    return cleaned, history.source
-
-
-def _add_plots(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw what was found as PNG files")
-
-
 def _add_fit(commands: Any) -> None:
     parser = _command(
         commands,
         "fit",
         "Fit a forecaster on normal history and write its bundle.",
         "trainer fit --history history.csv --out bundle --epochs 20",
-        _fit,
+        fit_command,
     )
-    add_history_options(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle")
-    parser.add_argument("--config", type=Path, metavar="TOML", help="keys as the options below, under [fit]")
-    defaults = FitOptions()
-    parser.add_argument("--name", help=f"of the bundle (default {defaults.name})")
-    parser.add_argument("--interval", type=float, metavar="SECONDS", help="sampling interval")
-    parser.add_argument("--window", type=int, dest="window_length", metavar="TICKS", help="default 60")
-    parser.add_argument("--units", metavar="N,N", help="units of the LSTM layers (default 128,64,32)")
-    parser.add_argument("--epochs", type=int, metavar="N", help=f"at most (default {defaults.epochs})")
-    parser.add_argument("--seed", type=int, metavar="N")
-    parser.add_argument(
-        "--alarms-per-week",
-        type=float,
-        metavar="X",
-        help=f"alarm budget (default {defaults.alarms_per_week:g})",
-    )
-    parser.add_argument(
-        "--inference", choices=INFERENCE, help="mode it is calibrated for (default auto: step)"
-    )
-    parser.add_argument(
-        "--adaptation",
-        choices=ADAPTATIONS,
-        help="what is usual of late: the history's, that of recent rows, or also of those in an alarm",
-    )
-    parser.add_argument("--usual-days", type=float, metavar="DAYS", help="how far back that is (default 14)")
-    parser.add_argument(
-        "--off-when", metavar="CONDITION", help='the machine is off, and has no score: "speed_rpm<100"'
-    )
-    parser.add_argument(
-        "--settle-ticks", type=int, metavar="N", help="samples without a score after a start (default 0)"
-    )
-    parser.add_argument("--labels", metavar="CSV", help="what operators marked: edge-agent feedback export")
-    add_data_options(parser)
-    add_model_options(parser.add_argument_group("network"))
-    parser.add_argument(
-        "--tensorboard",
-        type=Path,
-        metavar="DIR",
-        help="also write logs of the training that TensorBoard reads",
-    )
-    _add_plots(parser)
-
-
-_FIT_FLAGS = {
-    **MODEL_FLAGS,
-    "name": "--name",
-    "window_length": "--window",
-    "units": "--units",
-    "epochs": "--epochs",
-    "seed": "--seed",
-    "alarms_per_week": "--alarms-per-week",
-    "inference": "--inference",
-    "adaptation": "--adaptation",
-    "usual_days": "--usual-days",
-    "off_when": "--off-when",
-    "settle_ticks": "--settle-ticks",
-    "labels": "--labels",
-    **DATA_FLAGS,
-}
-
-
-def _fit_options(options: argparse.Namespace) -> FitOptions:
-    """Return what was configured, overridden by what the options say."""
-    configured = read_options(options.config) if options.config else {}
-    flags = {key: getattr(options, key, None) for key in _FIT_FLAGS}
-    given = {key: value for key, value in flags.items() if value is not None}
-    if "units" in given:
-        given["units"] = split_numbers("--units", given["units"], int, "whole numbers")
-    parse_model_flags(given)
-    given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
-    for key, value in given.items():
-        rule = broken_rule(key, value)
-        if rule:
-            raise UsageError(f"{_FIT_FLAGS[key]}: {rule}")
-    wanted = replace(FitOptions(), **configured | given)
-    check_together(wanted)
-    return wanted
-
-
-def _fit(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    wanted = _fit_options(options)
-    check_out(options.out)
-    if options.plots:
-        from trainer.plots import plot_fit, prepare_directory
-
-        prepare_directory(options.plots)
-    # A bad file of labels is told before the history is read, which may take long.
-    intervals = read_labels(Path(wanted.labels)) if wanted.labels else ()
-    cleaned, source = _read(options, console, options.interval)
-    labelled = apply_labels(cleaned, intervals, wanted.labels or "")
-    cleaned = labelled.cleaned
-    for notice in (*labelled.notices, *model_notices(wanted)):
-        console.note(notice)
-    data = inspect(cleaned)
-    say_warnings(data, console)
-    # Imported late: TensorFlow takes ten seconds that a bad file need not wait.
-    from trainer.fit import fit
-
-    try:
-        report = fit(cleaned, options.out, wanted, console, options.tensorboard)
-    except HistoryError as error:
-        raise HistoryError(f"{source}: {error}") from error
-    console.fit_table(cleaned, report, options.out)
-    if wanted.labels:
-        left_out, shown = labelled.true_fault_rows, labelled.false_alarm_rows
-        console.say(
-            f"{wanted.labels}: {left_out} rows of true faults left out, {shown} of false alarms are normal"
-        )
-    manifest = report.bundle.manifest
-    if options.plots:
-        console.pictures(plot_fit(options.plots, report.held, manifest))
-    return {
-        "bundle": str(options.out),
-        "sha256": report.bundle.sha256,
-        "rows": cleaned.rows,
-        "repairs": cleaned.repairs,
-        "warnings": data.all_warnings,
-        "true_fault_rows": labelled.true_fault_rows,
-        "false_alarm_rows": labelled.false_alarm_rows,
-        **report.skill,
-        "epochs": report.epochs,
-        "best_epoch": report.best_epoch,
-        "parity": manifest.parity,
-        "sizes": manifest.sizes,
-        "threshold": manifest.threshold.value,
-        "score_basis": manifest.threshold.basis,
-        "alarms_per_week": manifest.threshold.alarms_per_week,
-        "supported_alarms_per_week": manifest.threshold.supported_alarms_per_week,
-        **rate_interval(manifest.threshold).record(),
-        "trimmed_rows": manifest.trained["trimmed_samples"],
-    }
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `fit` that a forecast depends on; all others come with --config."""
-    parser.add_argument("--config", type=Path, metavar="TOML", help="as for fit, under [fit]")
-    parser.add_argument("--interval", type=float, metavar="SECONDS", help="sampling interval")
-    parser.add_argument("--window", type=int, dest="window_length", metavar="TICKS", help="default 60")
-    parser.add_argument("--units", metavar="N,N", help="units of the LSTM layers (default 128,64,32)")
-    parser.add_argument("--epochs", type=int, metavar="N", help=f"at most (default {FitOptions().epochs})")
-    parser.add_argument("--seed", type=int, metavar="N")
-    add_data_options(parser)
+    add_fit_options(parser)
 
 
 def _add_crossval(commands: Any) -> None:
@@ -289,19 +121,19 @@ def _add_crossval(commands: Any) -> None:
         _crossval,
     )
     add_history_options(parser)
-    _add_model_options(parser)
+    add_forecast_options(parser)
     add_crossval_options(parser)
-    _add_plots(parser)
+    add_plots(parser)
 
 
 def _crossval(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     check_crossval_options(options)
-    wanted = _fit_options(options)
+    wanted = chosen_options(options)
     if options.plots:
         from trainer.plots import prepare_directory
 
         prepare_directory(options.plots)
-    cleaned, source = _read(options, console, options.interval)
+    cleaned, source = read_cleaned(options, console, options.interval)
     return crossval_command(options, wanted, cleaned, source, console)
 
 
@@ -314,14 +146,14 @@ def _add_tune(commands: Any) -> None:
         _tune,
     )
     add_history_options(parser)
-    _add_model_options(parser)
+    add_forecast_options(parser)
     add_tune_options(parser)
 
 
 def _tune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    wanted = _fit_options(options)
+    wanted = chosen_options(options)
     space = check_tune_options(options)
-    cleaned, source = _read(options, console, options.interval)
+    cleaned, source = read_cleaned(options, console, options.interval)
     return tune_command(options, wanted, space, cleaned, source, console)
 
 
@@ -342,46 +174,9 @@ def _add_evaluate(commands: Any) -> None:
         "evaluate",
         "Forecast skill on a history; with labels, detection quality.",
         "trainer evaluate --bundle bundle --history later.csv --label-column label --scores scores.csv",
-        _evaluate,
+        evaluate_command,
     )
-    add_history_options(parser)
-    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--inference", choices=("step", "window"), help="default: as calibrated")
-    parser.add_argument("--scores", type=Path, metavar="PATH", help="write time, asset, score, alarm as CSV")
-    _add_plots(parser)
-
-
-def _evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from edge_agent.detector import load_detector
-    from trainer.evaluate import evaluate, write_scores
-
-    if options.plots:
-        from trainer.plots import plot_evaluation, prepare_directory
-
-        prepare_directory(options.plots)
-    detector = load_detector(options.bundle, options.inference)
-    manifest = detector.bundle.manifest
-    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
-    console.stage("scoring", sum(len(series.ticks) for series in cleaned.series))
-    for notice in sensor_notices(source, cleaned.sensors, manifest.sensor_names):
-        console.note(notice)
-    found = evaluate(detector, cleaned, source, console.advance)
-    if options.label_column and found.labels is None:
-        raise HistoryError(f"{source}: --label-column {options.label_column}: no labels were read")
-    if options.scores:
-        write_scores(found, options.scores)
-    if options.plots:
-        console.pictures(plot_evaluation(options.plots, found, manifest))
-    figures = found.figures(manifest)
-    if not figures["scored"]:
-        console.note(
-            f"{source}: no sample was scored, a score needs {manifest.warmup_ticks} samples before it"
-        )
-    console.figures_table(figures)
-    if cleaned.repairs:
-        counted = ", ".join(f"{count} × {kind}" for kind, count in cleaned.repairs.items())
-        console.note(f"{source}: repaired: {counted}")
-    return {**figures, "repairs": cleaned.repairs}
+    add_evaluate_options(parser)
 
 
 def _add_explain(commands: Any) -> None:
@@ -395,7 +190,7 @@ def _add_explain(commands: Any) -> None:
     add_history_options(parser)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     add_explain_options(parser)
-    _add_plots(parser)
+    add_plots(parser)
 
 
 def _explain(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -408,7 +203,9 @@ def _explain(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         prepare_directory(options.plots)
     detector = load_detector(options.bundle)
     manifest = detector.bundle.manifest
-    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
+    cleaned, source = read_cleaned(
+        options, console, manifest.sampling_interval_seconds, manifest.phase_seconds
+    )
     return explain_command(options, detector, cleaned, source, console)
 
 
@@ -431,7 +228,9 @@ def _report(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     check_report_options(options)
     detector = load_detector(options.bundle)
     manifest = detector.bundle.manifest
-    cleaned, source = _read(options, console, manifest.sampling_interval_seconds, manifest.phase_seconds)
+    cleaned, source = read_cleaned(
+        options, console, manifest.sampling_interval_seconds, manifest.phase_seconds
+    )
     notices = (*cleaned.notices, *sensor_notices(source, cleaned.sensors, manifest.sensor_names))
     return report_command(options, detector, cleaned, source, notices, console)
 
@@ -453,33 +252,9 @@ def _add_simulate(commands: Any) -> None:
         "simulate",
         "Simulate a pump loop, with labelled faults if asked for.",
         "trainer simulate --out faulty.csv --hours 4 --faults bearing_wear@7200+1800,spikes@12000+600",
-        _simulate,
+        simulate_command,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="CSV")
-    parser.add_argument("--hours", type=float, default=8.0, help="default 8")
-    parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="default 1")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--start", type=float, metavar="EPOCH", help="seconds since 1970")
-    parser.add_argument("--asset", metavar="ID", help="adds a column of assets")
-    parser.add_argument("--faults", default="", help="KIND[/SENSOR]@START+DURATION[:SEVERITY],… in seconds")
-
-
-def _simulate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from trainer.simulate import DEFAULT_START, parse_faults, simulate, write_simulation
-
-    faults = parse_faults(options.faults) if options.faults else []
-    start = DEFAULT_START if options.start is None else options.start
-    simulation = simulate(options.hours, options.seed, options.interval, faults, start)
-    write_simulation(simulation, options.out, options.asset)
-    rows = len(simulation.time)
-    console.say(f"{options.out}: {rows} rows of {len(simulation.sensors)} sensors, {len(faults)} faults")
-    return {
-        "out": str(options.out),
-        "rows": rows,
-        "sensors": list(simulation.sensors),
-        "faults": len(faults),
-        "labelled_rows": int(simulation.label.sum()),
-    }
+    add_simulate_options(parser)
 
 
 def _add_benchmark(commands: Any) -> None:

@@ -8,9 +8,10 @@ from edge_agent.contract.bundle import read_bundle
 from edge_agent.contract.errors import UsageError
 from edge_agent.contract.tail import LEAST_CLUSTERS
 from edge_agent.contract.threshold import Threshold
-from edge_agent.history import add_history_options, history_format, read_history
+from edge_agent.history import add_history_options
 from trainer.alarm_runs import AlarmRun
-from trainer.cleaning import Cleaned, clean
+from trainer.cleaning import Cleaned
+from trainer.command_input import read_cleaned
 from trainer.confidence import rate_interval, weeks_text
 from trainer.console import Console
 from trainer.fit_options import broken_rule, check_out
@@ -56,21 +57,18 @@ def recalibrate_command(options: argparse.Namespace, console: Console) -> dict[s
     """
     out = _check(options)
     manifest = read_bundle(options.bundle).manifest
-    history = read_history(options.history, history_format(options))
-    cleaned = clean(history, manifest.sampling_interval_seconds, manifest.phase_seconds)
-    for notice in (*history.notices, *(n for n in cleaned.notices if n not in history.notices)):
-        console.note(notice)
+    cleaned, source = read_cleaned(
+        options, console, manifest.sampling_interval_seconds, manifest.phase_seconds
+    )
     # Imported late: scikit-learn takes a second that a bad file need not wait.
     from trainer.recalibrate import BUDGETS, Wishes, recalibrate, write_recalibrated
 
     wishes = Wishes(options.alarms_per_week, options.scales, options.other_machine)
-    found = recalibrate(options.bundle, cleaned, history.source, wishes, console)
+    found = recalibrate(options.bundle, cleaned, source, wishes, console)
     for reason, count in found.new_normal.left_out.items():
-        console.note(f"{history.source}: {count} rows left out: {reason}")
+        console.note(f"{source}: {count} rows left out: {reason}")
     if not found.renewed:
-        console.note(
-            f"{history.source}: scales of residuals and levels stay as they were; {_why_kept(options)}"
-        )
+        console.note(f"{source}: scales of residuals and levels stay as they were; {_why_kept(options)}")
     samples = len(found.history.samples)
     if out is None:
         budgets = sorted({*BUDGETS, found.old.threshold.alarms_per_week, found.new.threshold.alarms_per_week})
