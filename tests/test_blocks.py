@@ -54,6 +54,17 @@ def test_without_a_condition_nothing_rests() -> None:
     assert plan.scaling.maximum[1] == 1000
 
 
+def test_only_a_machine_that_stops_is_told_of_its_starts() -> None:
+    """A calibration without a start is told of where it is said when the machine is off, and nowhere else."""
+    history = _history(900)
+    history.series[0].values[:, 0] = 1500.0
+    told = make_plan(history, OPTIONS).starts_notice()
+    assert told is not None
+    assert told.startswith("the calibration holds 0 of the 0 starts")
+    assert make_plan(history, replace(OPTIONS, off_when="")).starts_notice() is None
+    assert make_plan(_history(), OPTIONS).starts_notice() is None
+
+
 def test_a_machine_that_is_always_off_is_refused() -> None:
     """A condition that holds throughout leaves nothing to fit on, which is said with the condition."""
     with pytest.raises(HistoryError, match="off throughout, as speed<1e6 says"):

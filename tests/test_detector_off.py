@@ -187,3 +187,16 @@ def test_stops_teach_nothing() -> None:
         found["stops"].scoring.level_scale, found["steady"].scoring.level_scale, rtol=0.2
     )
     assert found["unaware"].scoring.low[0] < 2 * found["steady"].scoring.low[0]
+
+
+@pytest.mark.parametrize(("strange", "trimmed"), [(6, False), (1, True)])
+def test_what_every_stop_is_like_calibrates(strange: int, trimmed: bool) -> None:
+    """How a machine runs down before each stop is part of its calibration; what happens once is left out of it."""
+    rows = 6000
+    stops = tuple((first, first + 40) for first in range(400, rows, 1000))
+    values = _stopped(normal_values(rows, 3), stops)
+    for first, _ in stops[-strange:]:
+        values[first - 8 : first, 0] += np.linspace(0.5, 4.0, 8)
+    history = CalibrationHistory(samples_of(values), np.arange(rows) >= rows // 2)
+    found = calibrate(_bundle(STILL), history, 100_000.0)
+    assert (found.trimmed_rows > 0) == trimmed

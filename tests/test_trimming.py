@@ -10,6 +10,7 @@ from edge_agent.contract.tail import LEAST_CLUSTERS
 from edge_agent.contract.types import Float64, Samples
 from tests.small_bundle import make_small_bundle, normal_values
 from trainer import calibrate
+from trainer.starts import Turns
 from trainer.trimming import FALSE_SHARE, MARGIN, ordinary_rows
 
 SOURCES = ("residual", "level", "novelty")
@@ -56,6 +57,47 @@ def test_what_recurs_is_how_the_machine_works() -> None:
         for number in range(count):
             statistics[500 * (number + 1)] *= 20.0
         assert ordinary_rows(statistics, Fusion(), SOURCES).all() == stays
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["starts", "stops"])
+@pytest.mark.parametrize(("strange", "stays"), [(3, True), (2, True), (1, False)])
+def test_what_most_starts_or_stops_do_is_how_the_machine_works(strange: int, stays: bool, sign: int) -> None:
+    """A stretch that begins near a start, or a stop, stays if at least half of them are strange; another one goes."""
+    statistics, start = _statistics(4000, 6), np.zeros(4000, np.int64)
+    for number in range(1, 5):
+        start[900 * number : 900 * number + 60] = sign * number
+    for number in range(1, strange + 1):
+        statistics[900 * number + 10 : 900 * number + 30] *= 8.0
+    statistics[400:420] *= 8.0
+    keep = ordinary_rows(statistics, Fusion(), SOURCES, Turns(start, 3))
+    assert keep[910:930].all() == stays
+    assert not keep[400:420].any()
+    assert not ordinary_rows(statistics, Fusion(), SOURCES)[910:930].any()
+
+
+def test_what_is_too_short_for_an_alarm_lifts_no_threshold() -> None:
+    """Near starts too a stretch of fewer rows than open an alarm goes, however many starts have one."""
+    statistics, start = _statistics(4000, 6), np.zeros(4000, np.int64)
+    for number in range(1, 5):
+        start[900 * number : 900 * number + 60] = number
+        statistics[900 * number + 10 : 900 * number + 12] *= 20.0
+    keep = [ordinary_rows(statistics, Fusion(), SOURCES, Turns(start, least)) for least in (2, 4)]
+    assert keep[0].all()
+    assert not keep[1][[910, 911, 1810, 2711, 3611]].any()
+
+
+def test_what_lasts_until_a_stop_is_not_of_the_start_after_it() -> None:
+    """A stretch that is strange long before the machine stops goes as far as that, and what most starts do stays."""
+    statistics, start = _statistics(4000, 7), np.zeros(4000, np.int64)
+    for number in (1, 2):
+        start[1500 * number - 60 : 1500 * number] = -number
+        start[1500 * number : 1500 * number + 60] = number
+        statistics[1500 * number : 1500 * number + 20] *= 8.0
+    statistics[2900:3000] *= 8.0
+    keep = ordinary_rows(statistics, Fusion(), SOURCES, Turns(start, 3))
+    assert not keep[2900:3000].any()
+    assert keep[3000 + MARGIN : 3020].all()
+    assert keep[1500:1520].all()
 
 
 def test_a_tenth_of_the_rows_is_no_outlier() -> None:

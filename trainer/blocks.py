@@ -17,6 +17,7 @@ from trainer.dataset import Filling, Segments, build_segments
 from trainer.fit_options import FitOptions
 from trainer.heads import Head
 from trainer.model import ModelSpec
+from trainer.starts import starts_notice
 
 HELD_ROWS = 200_000
 """An asset's calibration block is no longer: more would change the tail little, and the forecaster can use them."""
@@ -151,6 +152,11 @@ class Plan:
         cuts = tuple(Cuts(len(one.ticks), len(one.ticks), len(one.ticks)) for one in cleaned.series)
         options, resting = replace(self.options, missing="mask"), resting_rows(cleaned, self.options)
         return replace(self, cleaned=cleaned, options=options, cuts=cuts, resting=resting)
+
+    def starts_notice(self) -> str | None:
+        """Return what is to be said of a calibration with few starts of a machine that stops now and then."""
+        held = [0 if self.in_folds else cuts.held for cuts in self.cuts]
+        return starts_notice(self.resting, held) if self.options.off_when else None
 
     def calibration_history(self) -> CalibrationHistory:
         """Return the rows that calibrate and those that their scales come from."""

@@ -23,6 +23,7 @@ from edge_agent.contract.trailing import BLOCKS, normalisers_of
 from edge_agent.contract.types import Bool, Float32, Float64, Int64, Samples
 from edge_agent.contract.variance import VarianceModel
 from edge_agent.detector import Detector, open_detector
+from trainer.starts import Turns, turns_of
 from trainer.trimming import ordinary_rows
 
 CHUNK = 4096
@@ -123,7 +124,7 @@ def calibrate(
         scoring = learning.scoring(~held_out & keep, keep)
         return scoring, measure(open_detector(replace(bundle, scoring=scoring)), samples, on_rows)[1]
 
-    scoring, statistics, keep = _trimmed(measured, history, trimming, on_rows)
+    scoring, statistics, keep = _trimmed(measured, history, learning.turns, trimming, on_rows)
     statistics[~held_out | ~keep] = np.nan
     return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week, int((~keep).sum()))
 
@@ -196,7 +197,7 @@ def calibrate_in_folds(
             statistics[fold.rows] = found[fold.rows]
         return scoring, statistics
 
-    scoring, statistics, keep = _trimmed(measured, history, trimming, on_rows)
+    scoring, statistics, keep = _trimmed(measured, history, learning.turns, trimming, on_rows)
     statistics[~keep] = np.nan
     return _judged(bundle, scoring, samples, forecast, statistics, alarms_per_week, int((~keep).sum()))
 
@@ -204,6 +205,7 @@ def calibrate_in_folds(
 def _trimmed(
     measured: Callable[[Bool, OnRows | None], tuple[ScoringModel, Float64]],
     history: CalibrationHistory,
+    turns: Turns | None,
     trimming: bool,
     on_rows: OnRows | None,
 ) -> tuple[ScoringModel, Float64, Bool]:
@@ -212,6 +214,7 @@ def _trimmed(
     Args:
         measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 4) of all.
         history: of n rows.
+        turns: see `ordinary_rows`.
         trimming: False keeps all.
         on_rows: told how many rows were done, the first time; whether there is a second is not known before.
 
@@ -224,7 +227,8 @@ def _trimmed(
         scoring, statistics = measured(keep, on_rows)
         on_rows = None
         statistics[~keep] = np.nan
-        ordinary = keep & (ordinary_rows(statistics[:, :-1], scoring.fusion, scoring.sources[:-1]) | marked)
+        found = ordinary_rows(statistics[:, :-1], scoring.fusion, scoring.sources[:-1], turns)
+        ordinary = keep & (found | marked)
         if (ordinary == keep).all():
             return scoring, statistics, keep
         keep = ordinary
@@ -244,6 +248,12 @@ class _Learning:
         self._run = _runs(samples, bundle.manifest.max_gap_ticks)
         self._level = np.asarray(scaling.apply(gated(open_detector(bundle), samples)), np.float64)
         self._residual = self._level - scaling.apply(forecast)
+        self.turns: Turns | None = None
+        """Near one is as long as averages look back."""
+        if bundle.manifest.off_condition is not None:
+            resting = np.asarray(np.isnan(self._level).all(axis=1))
+            number = turns_of(resting, samples.asset, max(SPANS))
+            self.turns = Turns(number, bundle.manifest.alarm_rules.open_count)
         self._spans = tuple(span for span in SPANS if span * SPAN_SHARE <= calibrating) or (1,)
         if calibrating < LEAST_ROWS:
             raise HistoryError(

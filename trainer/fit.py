@@ -108,6 +108,8 @@ def fit(
         learnt = _learn_supervised(plan, progress, Supervision(watch, place))
         bundle = _uncalibrated(plan, place.draft, _export_and_prove(plan, learnt, place.draft, progress))
         history = plan.calibration_history()
+        if told := plan.starts_notice():
+            progress.note(told)
         found = _calibrate(plan, bundle, learnt, history, progress)
         skill = _skill(plan, history, found)
         _finish(bundle, history, found, skill, _trained(cleaned, found, learnt.record, screened))
