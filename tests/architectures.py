@@ -8,7 +8,8 @@ import numpy as np
 
 from edge_agent.contract.types import Float32
 from trainer.heads import Head
-from trainer.model import ForecasterWeights, ModelSpec, build_model, weights_of
+from trainer.model import ForecasterWeights, ModelSpec
+from trainer.network import build_model, weights_of
 
 WINDOW = 8
 SENSORS = 3

@@ -23,7 +23,8 @@ from tests.benchmarks.site import Subject, running_site
 from tests.benchmarks.tables import machine_page, part_pages
 from tests.benchmarks.targets import verdicts
 from tests.small_bundle import SENSORS, WINDOW, make_small_bundle, normal_values
-from trainer.model import ModelSpec, build_window_model
+from trainer.model import ModelSpec
+from trainer.network import build_window_model
 from trainer.progress import Progress
 
 SCENARIOS = (

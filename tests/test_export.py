@@ -27,7 +27,8 @@ from trainer.export import (
     export_recurrent,
     graph_names,
 )
-from trainer.model import ForecasterWeights, weights_of
+from trainer.model import ForecasterWeights
+from trainer.network import weights_of
 from trainer.step_onnx import step_graph
 from trainer.verify import TOLERANCE, run_steps
 

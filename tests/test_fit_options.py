@@ -17,7 +17,7 @@ from trainer.fit import _uncalibrated
 from trainer.fit_options import FitOptions, read_options
 from trainer.heads import Head
 from trainer.learning import regularisation, training_options
-from trainer.model import Regularisation
+from trainer.network import Regularisation
 from trainer.training import TrainingOptions
 from trainer.verify import Proof
 

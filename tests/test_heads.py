@@ -14,7 +14,8 @@ from tests.architectures import random_model
 from tests.small_bundle import SENSORS, WINDOW, make_small_bundle, normal_values
 from trainer.export import export_recurrent
 from trainer.heads import Head
-from trainer.model import ModelSpec, weights_of
+from trainer.model import ModelSpec
+from trainer.network import weights_of
 
 STATES = (-1.0, 0.0, 2.0)
 HEADS = {

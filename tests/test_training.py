@@ -12,14 +12,8 @@ from trainer.backend import keras
 from trainer.dataset import Segments, SubSequences
 from trainer.heads import Head
 from trainer.highway import fit_highway
-from trainer.model import (
-    ForecasterWeights,
-    ModelSpec,
-    Regularisation,
-    build_model,
-    build_window_model,
-    weights_of,
-)
+from trainer.model import ForecasterWeights, ModelSpec
+from trainer.network import Regularisation, build_model, build_window_model, weights_of
 from trainer.training import Trainer, TrainingOptions, _Adam, _schedule, precision_policy
 
 SPEC = ModelSpec(sensors=2, window_length=12, units=(8, 4))

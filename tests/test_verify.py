@@ -12,7 +12,8 @@ import pytest
 from edge_agent.contract.errors import ExportError
 from tests.architectures import ARCHITECTURES, Example, random_model
 from trainer.export import Job, export_graphs, graph_names
-from trainer.model import ForecasterWeights, build_window_model, weights_of
+from trainer.model import ForecasterWeights
+from trainer.network import build_window_model, weights_of
 from trainer.quantize import quantize
 from trainer.verify import INT8_TOLERANCE, TOLERANCE, prove_parity
 

@@ -14,7 +14,7 @@ from trainer.dataset import SubSequences
 from trainer.device_series import Drawn
 from trainer.devices import on_all_devices, training_device
 from trainer.highway import fit_highway
-from trainer.model import build_model
+from trainer.network import build_model
 from trainer.training import Trainer, TrainingOptions
 from trainer.watch import Utilisation, Watch
 
@@ -26,7 +26,7 @@ tensorflow.config.set_logical_device_configuration(cpu, [tensorflow.config.Logic
 from tests.test_training import SPEC, logistic
 from trainer.devices import on_all_devices
 from trainer.highway import fit_highway
-from trainer.model import build_model
+from trainer.network import build_model
 from trainer.training import Trainer, TrainingOptions
 segments = logistic(400)
 with on_all_devices(["CPU:0", "CPU:1"]):

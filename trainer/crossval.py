@@ -24,8 +24,9 @@ from trainer.dataset import SubSequences
 from trainer.export import export_recurrent
 from trainer.fit_options import FitOptions
 from trainer.learning import Learnt, learn
-from trainer.model import ForecasterWeights, build_window_model
+from trainer.model import ForecasterWeights
 from trainer.naive import recognise_season, season_ago
+from trainer.network import build_window_model
 from trainer.progress import Progress
 from trainer.walk_forward import WalkForwardFold, walk_forward
 

@@ -17,7 +17,8 @@ from typing import Any
 from edge_agent.contract.bundle import CHUNK, PRECISIONS, RUNTIMES, graph_file
 from edge_agent.contract.errors import ExportError
 from trainer.chunk_onnx import chunk_graph
-from trainer.model import ForecasterWeights, ModelSpec, build_window_model
+from trainer.model import ForecasterWeights, ModelSpec
+from trainer.network import build_window_model
 from trainer.quantize import quantize
 from trainer.step import step
 from trainer.step_keras import KerasOps

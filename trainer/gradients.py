@@ -14,7 +14,8 @@ import numpy as np
 
 from edge_agent.contract.types import Float32, Float64
 from trainer.backend import keras
-from trainer.model import ForecasterWeights, build_window_model
+from trainer.model import ForecasterWeights
+from trainer.network import build_window_model
 
 POINTS = 32
 """Of the quadrature: exact for polynomials of degree 63."""

@@ -12,14 +12,8 @@ from trainer.dataset import Segments
 from trainer.fit_options import FitOptions
 from trainer.heads import Head
 from trainer.highway import RIDGES, fit_highway, persistence, residual_variance, square_residual
-from trainer.model import (
-    ForecasterWeights,
-    ModelSpec,
-    Regularisation,
-    build_model,
-    set_start,
-    weights_of,
-)
+from trainer.model import ForecasterWeights, ModelSpec
+from trainer.network import Regularisation, build_model, set_start, weights_of
 from trainer.training import Trainer, TrainingOptions, precision_policy
 from trainer.watch import Watch
 from trainer.workplace import Workplace

@@ -46,7 +46,7 @@ class ModelOptions:
         convolution: filters and kernel size of a causal convolution before the LSTM; empty is none.
         attention_heads: heads of the self-attention after the LSTM; 0 is none. It has no step form.
         normalisation: after each LSTM layer: `none`, `batch` or `layer`.
-        dropout, lstm_dropout, recurrent_dropout, kernel_l2, recurrent_l2: see `trainer.model.Regularisation`.
+        dropout, lstm_dropout, recurrent_dropout, kernel_l2, recurrent_l2: see `trainer.network.Regularisation`.
         head: what is forecast of each sensor: `point`, `gaussian`, `quantile`, or `softmax` of an operating state.
         quantiles: of the head `quantile`.
         state_sensor: of the head `softmax`, the sensor that holds the operating state.

@@ -10,7 +10,8 @@ from edge_agent.contract.types import Float32
 from edge_agent.forecaster import Forecaster
 from trainer.backend import keras, quiet_native_output
 from trainer.export import CHUNK_GRAPH, graph_names
-from trainer.model import ForecasterWeights, build_window_model
+from trainer.model import ForecasterWeights
+from trainer.network import build_window_model
 
 TOLERANCE = 1e-5
 """Largest deviation from Keras that is accepted of a float32 graph, in scaled units."""

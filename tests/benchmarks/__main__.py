@@ -26,7 +26,7 @@ from tests.benchmarks.plain_script import HalfSpaces, Score, keras_predict, onnx
 from tests.benchmarks.site import Subject
 from tests.benchmarks.speed_tables import PARTS
 from tests.benchmarks.tables import machine_page, part_pages, targets_page
-from trainer.model import build_window_model
+from trainer.network import build_window_model
 
 ROUNDS = 3
 _SECONDS = 0.5

@@ -153,7 +153,8 @@ def make_script(name: str, bundle: Path, weights: Path | None = None) -> Score:
         predict = onnx_window(bundle)
     else:
         # Keras takes ten seconds to import, which the others need not wait.
-        from trainer.model import ForecasterWeights, build_window_model
+        from trainer.model import ForecasterWeights
+        from trainer.network import build_window_model
 
         assert weights is not None
         model = build_window_model(ForecasterWeights.load(weights))
