@@ -12,7 +12,8 @@ from tests.commands import run, table, text
 from tests.tiny_machine import normal_values
 from trainer.cleaning import Cleaned, Series
 from trainer.cli import main
-from trainer.crossval import CrossValidation, CrossvalOptions, FoldFigures, cross_validate
+from trainer.crossval import CrossvalOptions, cross_validate
+from trainer.crossval_figures import CrossValidation, FoldFigures
 from trainer.fit_options import FitOptions
 
 OPTIONS = FitOptions(window_length=8, units=())

@@ -2,16 +2,13 @@
 
 import argparse
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_agent.contract.errors import HistoryError, UsageError
 from trainer.cleaning import Cleaned
 from trainer.console import Console
+from trainer.crossval_figures import CONTENDERS, CrossValidation, FoldFigures
 from trainer.fit_options import FitOptions
-
-if TYPE_CHECKING:
-    # Training imports Keras, which takes ten seconds that a bad file need not wait.
-    from trainer.crossval import CrossValidation, FoldFigures
 
 _SCHEMES = ("expanding", "rolling")
 _MOST_FOLDS = 1000
@@ -59,6 +56,7 @@ def crossval_command(
     Raises:
         HistoryError: the history is too short for so many folds.
     """
+    # Imported late: Keras takes ten seconds that a bad file need not wait.
     from trainer.crossval import CrossvalOptions, cross_validate
 
     how = CrossvalOptions(options.folds, options.scheme, options.season, options.horizons)
@@ -78,9 +76,7 @@ def crossval_command(
     return record
 
 
-def _show(found: "CrossValidation", record: dict[str, Any], console: Console) -> None:
-    from trainer.crossval import CONTENDERS
-
+def _show(found: CrossValidation, record: dict[str, Any], console: Console) -> None:
     names = [name for name in CONTENDERS if record["contenders"][name]["rmse"] is not None]
     places = [CONTENDERS.index(name) for name in names]
     header = ("RMSE, scaled units", "from", "samples fitted on", "forecasts", "best epoch", *names)
@@ -107,7 +103,7 @@ def _show(found: "CrossValidation", record: dict[str, Any], console: Console) ->
     console.say(found.verdict())
 
 
-def _by_sensor(found: "CrossValidation", places: list[int]) -> list[tuple[str, ...]]:
+def _by_sensor(found: CrossValidation, places: list[int]) -> list[tuple[str, ...]]:
     """Return root mean squares over all folds, sensor by sensor."""
     cells = sum(fold.cells for fold in found.folds)
     square = sum(fold.square for fold in found.folds)
@@ -127,7 +123,7 @@ def _by_sensor(found: "CrossValidation", places: list[int]) -> list[tuple[str, .
     ]
 
 
-def _when(fold: "FoldFigures") -> str:
+def _when(fold: FoldFigures) -> str:
     return datetime.fromtimestamp(fold.first_time, UTC).strftime("%Y-%m-%d %H:%M")
 
 
