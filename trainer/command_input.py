@@ -1,11 +1,13 @@
 """What commands have in common: the history that they read, and where pictures go."""
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 
 from edge_agent.history import history_format, read_history
 from trainer.cleaning import Cleaned, clean
 from trainer.console import Console
+from trainer.counters import without_counters
 
 
 def read_cleaned(
@@ -27,6 +29,26 @@ def read_cleaned(
     for notice in (*history.notices, *(n for n in cleaned.notices if n not in history.notices)):
         console.note(notice)
     return cleaned, history.source
+
+
+def read_normal(
+    options: argparse.Namespace, console: Console, exogenous: Collection[str]
+) -> tuple[Cleaned, str]:
+    """Read a history that something is to be fitted on, without its counters, and return it with its source.
+
+    Args:
+        options: of the command.
+        console: is told.
+        exogenous: sensors that are read and not judged; they stay whatever they do.
+
+    Raises:
+        HistoryError: it cannot be read, or is no history.
+    """
+    cleaned, source = read_cleaned(options, console, options.interval)
+    found = without_counters(cleaned, exogenous)
+    for notice in found.notices[len(cleaned.notices) :]:
+        console.note(notice)
+    return found, source
 
 
 def add_plots(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from edge_agent.contract.errors import HistoryError, UsageError
 from edge_agent.contract.labels import read_labels
 from edge_agent.history import add_history_options
-from trainer.command_input import add_plots, read_cleaned
+from trainer.command_input import add_plots, read_normal
 from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.data_options import DATA_FLAGS, add_data_options
@@ -129,7 +129,7 @@ def fit_command(options: argparse.Namespace, console: Console) -> dict[str, Any]
         prepare_directory(options.plots)
     # A bad file of labels is told before the history is read, which may take long.
     intervals = read_labels(Path(wanted.labels)) if wanted.labels else ()
-    cleaned, source = read_cleaned(options, console, options.interval)
+    cleaned, source = read_normal(options, console, wanted.exogenous)
     labelled = apply_labels(cleaned, intervals, wanted.labels or "")
     cleaned = labelled.cleaned
     for notice in (*labelled.notices, *model_notices(wanted)):

@@ -15,6 +15,7 @@ from edge_agent.contract.stale import longest_absence
 from edge_agent.contract.types import Float32, Float64
 from edge_agent.contract.unit_jump import conversions_of
 from trainer.cleaning import Cleaned
+from trainer.counters import is_counter
 
 CONSTANT = "constant"
 LOOKED_AT = 200_000
@@ -36,8 +37,6 @@ ABRUPT = 0.7
 """Share of a change of level that happens between two neighbouring blocks; a drift takes longer."""
 FAR_OUT = 20.0
 """Interquartile ranges beyond the quartiles: what is there is a marker or an error, and rarely a machine."""
-COUNTER_STEPS, COUNTER_RESETS = 0.05, 0.0003
-"""Shares of the steps of a counter: as many rise at least, and no more fall."""
 IRREGULAR = 0.05
 """Share of the rows."""
 _QUARTILES = 1.3489795003921634
@@ -261,13 +260,9 @@ def _far_out_warnings(known: Sequence[Float32], first: float, third: float) -> l
 
 
 def _counter_warnings(known: Sequence[Float32]) -> list[str]:
-    """Return whether a sensor only ever rises: what it will read next week, no history has seen."""
-    steps = [np.diff(part) for part in known]
-    count = sum(map(len, steps))
-    rises, falls = (sum(int(np.count_nonzero(sign * part > 0)) for part in steps) for sign in (1, -1))
-    if rises < max(COUNTER_STEPS * count, FROZEN_READINGS) or falls > COUNTER_RESETS * count:
-        return []
-    return ["only ever rises, a counter: send its rate instead, or leave it out (--ignore-column)"]
+    return (
+        ["only ever rises, a counter: left out of a fit; send its rate instead"] if is_counter(known) else []
+    )
 
 
 def _level_warnings(cleaned: Cleaned, columns: Sequence[Float32], name: str) -> list[str]:
