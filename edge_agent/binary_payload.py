@@ -36,18 +36,19 @@ class _Layout:
     Args:
         names: of the message's columns.
         sensors: of the model.
+        unused: names that are passed over.
 
     Raises:
         ValueError: a name stands twice.
     """
 
-    def __init__(self, names: Sequence[str], sensors: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], sensors: Sequence[str], unused: Sequence[str] = ()) -> None:
         if len(set(names)) < len(names):
             raise ValueError("a name stands twice")
         place = {name: index for index, name in enumerate(names, start=1)}
         # One more than the columns there are stands for those that are not.
         self.chosen = [0, *(place.get(sensor, len(names) + 1) for sensor in sensors)]
-        self.unknown = [index for name, index in place.items() if name not in sensors]
+        self.unknown = [index for name, index in place.items() if name not in sensors and name not in unused]
         self.sample = struct.Struct(f"<d{len(names)}f")
         self.record = np.dtype([("time", "<f8"), ("values", "<f4", (len(names),))])
         self.same = self.chosen == list(range(len(names) + 1))
@@ -59,10 +60,11 @@ class BinaryReader:
 
     Args:
         sensors: the names of the model's sensors, in its order.
+        unused: names that are passed over.
     """
 
-    def __init__(self, sensors: Sequence[str]) -> None:
-        self._sensors = tuple(sensors)
+    def __init__(self, sensors: Sequence[str], unused: Sequence[str] = ()) -> None:
+        self._sensors, self._unused = tuple(sensors), tuple(unused)
         self._layouts: dict[bytes, _Layout] = {}
         self.unknown = 0
         """Readings of sensors that the model does not have."""
@@ -90,7 +92,7 @@ class BinaryReader:
     def _learn(self, names: bytes) -> _Layout:
         if len(self._layouts) >= _MOST_LAYOUTS:
             self._layouts.clear()
-        layout = _Layout(names.decode().split("\n"), self._sensors)
+        layout = _Layout(names.decode().split("\n"), self._sensors, self._unused)
         self._layouts[names] = layout
         return layout
 

@@ -138,13 +138,20 @@ class JsonDecoder:
         sensors: the names of the model's sensors, in its order; or the position of each name, which may be one that
             finds a position for every name.
         fmt: the keys and the unit of time.
+        unused: names that are passed over.
     """
 
-    def __init__(self, sensors: Sequence[str] | Mapping[str, int], fmt: PayloadFormat | None = None) -> None:
+    def __init__(
+        self,
+        sensors: Sequence[str] | Mapping[str, int],
+        fmt: PayloadFormat | None = None,
+        unused: Sequence[str] = (),
+    ) -> None:
         if not isinstance(sensors, Mapping):
             sensors = {name: index for index, name in enumerate(sensors)}
         self._position = sensors
         self._format = fmt or PayloadFormat()
+        self._unused = frozenset(unused)
 
     def decode(self, payload: bytes, arrival: float, sensor: str | None = None) -> Decoded:
         """Decode one message; never raises.
@@ -205,7 +212,8 @@ class JsonDecoder:
     def _keep(self, name: str, value: object, values: dict[int, float], rejected: Counter[str]) -> None:
         position = self._position.get(name)
         if position is None:
-            rejected["unknown_sensor"] += 1
+            if name not in self._unused:
+                rejected["unknown_sensor"] += 1
             return
         if value is None:
             return
@@ -226,14 +234,26 @@ Times come as they stand in the payload with the unit `auto`, otherwise in secon
 astuple = msgspec.structs.astuple
 
 
-def row_readers(sensors: Sequence[str], fmt: PayloadFormat) -> tuple[Reader, ...]:
-    """Return readers of messages that hold all sensors of an asset: flat or nested, time as number or text."""
-    special = {fmt.time_key, fmt.values_key} & set(sensors) or fmt.time_key == fmt.values_key
+def row_readers(sensors: Sequence[str], fmt: PayloadFormat, unused: Sequence[str] = ()) -> tuple[Reader, ...]:
+    """Return readers of messages that hold all sensors of an asset: flat or nested, time as number or text.
+
+    Args:
+        sensors: of the model.
+        fmt: how the payloads are written.
+        unused: keys that are passed over.
+    """
+    every = (*sensors, *unused)
+    special = {fmt.time_key, fmt.values_key} & set(every) or fmt.time_key == fmt.values_key
     if special:
         # A sensor by the name of a key of the format: too subtle for types.
         return ()
-    fields = [(f"sensor_{index}", float | None, math.nan) for index in range(len(sensors))]
-    names = {f"sensor_{index}": name for index, name in enumerate(sensors)}
+    fields: list[tuple[Any, ...]] = [
+        (f"sensor_{index}", float | None if index < len(sensors) else msgspec.Raw, math.nan)
+        for index in range(len(every))
+    ]
+    names = {f"sensor_{index}": name for index, name in enumerate(every)}
+    flat_row = _first(1 + len(sensors)) if unused else astuple
+    nested_row = _unnested(len(sensors) if unused else None)
     cells = _struct("Cells", fields, names)
     readers: list[Reader] = []
     for stamp in (float, str):
@@ -243,8 +263,10 @@ def row_readers(sensors: Sequence[str], fmt: PayloadFormat) -> tuple[Reader, ...
         nested = _struct("Nested", [("values", cells), time], keys)
         reader = msgspec.json.Decoder(flat | list[flat]).decode  # type: ignore[valid-type]  # made here
         readers += [
-            reader if stamp is float and fmt.time_unit == "auto" else _timed(reader, fmt.time_unit, astuple),
-            _timed(msgspec.json.Decoder(nested | list[nested]).decode, fmt.time_unit, _unnested),  # type: ignore[valid-type]
+            reader
+            if stamp is float and fmt.time_unit == "auto" and not unused
+            else _timed(reader, fmt.time_unit, flat_row),
+            _timed(msgspec.json.Decoder(nested | list[nested]).decode, fmt.time_unit, nested_row),  # type: ignore[valid-type]
         ]
     return tuple(readers)
 
@@ -290,5 +312,11 @@ def _timed(reader: Reader, unit: str, row_of: Callable[[Any], Row]) -> Reader:
     return read
 
 
-def _unnested(item: Any) -> Row:
-    return (item.time, *astuple(item.values))
+def _first(count: int) -> Callable[[Any], Row]:
+    """Return what makes a row of the first fields of an object."""
+    return lambda item: astuple(item)[:count]
+
+
+def _unnested(count: int | None) -> Callable[[Any], Row]:
+    """Return what makes a row of the time of an object and of the first of its cells; None is all."""
+    return lambda item: (item.time, *astuple(item.values)[:count])

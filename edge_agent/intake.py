@@ -42,6 +42,10 @@ class Registry(Protocol):
     def sensors(self) -> Sequence[str]:
         """Return the names of the columns of a row."""
 
+    @property
+    def unused(self) -> Sequence[str]:
+        """Return the names that messages may have beside them and that are passed over."""
+
     def asset_row(self, asset: str) -> int:
         """Return the row of an asset, a new one if it was never seen; ConfigurationError if they are too many."""
 
@@ -103,7 +107,7 @@ class Intake:
     ) -> None:
         self._registry = registry
         self._tally = tally
-        self._binary = BinaryReader(registry.sensors)
+        self._binary = BinaryReader(registry.sensors, registry.unused)
         self._read_binary = self._binary.read
         self._column = {name: index for index, name in enumerate(registry.sensors)}
         self._width = len(registry.sensors)
@@ -276,10 +280,10 @@ class Intake:
 
     def _compiled(self, entry: MqttInput) -> _Input:
         fmt = PayloadFormat(entry.time_key, entry.value_key, entry.values_key, entry.time_unit)
-        sensors = self._registry.sensors
+        sensors, unused = self._registry.sensors, self._registry.unused
         return _Input(
-            compile_template(entry.topic), entry.qos, entry.asset, JsonDecoder(sensors, fmt),
-            row_readers(sensors, fmt), cell_readers(fmt),
+            compile_template(entry.topic), entry.qos, entry.asset, JsonDecoder(sensors, fmt, unused),
+            row_readers(sensors, fmt, unused), cell_readers(fmt),
         )  # fmt: skip
 
 

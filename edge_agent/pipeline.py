@@ -31,7 +31,7 @@ class Pipeline:
     ) -> None:
         manifest = detector.bundle.manifest
         self.detector = detector
-        self.sensors = manifest.sensor_names
+        self.sensors, self.unused = manifest.sensor_names, manifest.unused
         self.assets: list[str] = []
         self.max_assets = max_assets
         self.gate = QualityGate(max_future_seconds)

@@ -68,6 +68,7 @@ class Recorder:
 
     def __init__(self, settings: Settings, options: RecordOptions) -> None:
         self.sensors: tuple[str, ...] = ()
+        self.unused: tuple[str, ...] = ()
         self.assets: list[str] = []
         self.tally = Tally()
         self.recording = Recording(options.out, options.rows)

@@ -1,6 +1,5 @@
 """Laws of counters: what only ever rises is left out of a fit, and nothing else is."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.contract.bundle import read_bundle
 from edge_agent.contract.types import Float32
 from trainer.cleaning import Cleaned, Series
 from trainer.cli import main
@@ -89,8 +89,7 @@ def test_a_fit_says_what_it_left_out_and_judges_by_the_rest(
     out = tmp_path / "bundle"
     assert main(["fit", "--history", str(path), "--out", str(out), "--units", "4", "--epochs", "1"]) == 0
     assert "energy, hours" in "".join(capsys.readouterr())
-    assert [one["name"] for one in json.loads((out / "manifest.json").read_text())["sensors"]] == [
-        "load",
-        "other",
-    ]
+    manifest = read_bundle(out).manifest
+    assert manifest.sensor_names == ("load", "other")
+    assert manifest.unused == ("energy", "hours")
     assert main(["evaluate", "--bundle", str(out), "--history", str(path), "--json"]) == 0

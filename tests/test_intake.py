@@ -28,6 +28,7 @@ class _Assets:
     """The part of the pipeline that an intake needs."""
 
     sensors = SENSORS
+    unused = ("meter",)
 
     def __init__(self) -> None:
         self.assets: list[str] = []
@@ -241,3 +242,35 @@ def test_made_up_topics_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) 
         _rows(intake, [(f"elsewhere/{number}", b"1"), ("plant/a", b'{"flow": 1}')])
     assert len(intake._routes) + len(intake._astray) <= 50
     assert (tally.rejected["unknown_topic"], tally.readings) == (300, 300)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"time": 10, "flow": 1.5, "pressure": 2.5, "meter": 1e9}',
+        b'{"meter": null, "pressure": 2.5, "flow": 1.5, "time": 10}',
+        b'{"time": "1970-01-01T00:00:10Z", "meter": "full", "flow": 1.5, "pressure": 2.5}',
+        b'{"time": 10, "values": {"flow": 1.5, "meter": {"kWh": 3}, "pressure": 2.5}}',
+        b'[{"time": 10, "flow": 1.5, "meter": 7, "pressure": 2.5}]',
+        write_binary(("meter", "flow", "pressure"), [[10.0, 7.0, 1.5, 2.5]]),
+    ],
+    ids=["flat", "null", "text", "nested", "list", "binary"],
+)
+def test_what_the_bundle_does_not_use_is_passed_over(payload: bytes) -> None:
+    """A name that the history had and the model has not is no reason to reject anything, whatever stands there."""
+    intake, tally = _intake()
+    sent = [("plant/a", payload)] * 3 + [("line/a/meter", b"12.5")]
+    (rows,) = _rows(intake, sent)
+    assert rows.time.tolist() == [10.0] * 3
+    found = rows.values[:, [SENSORS.index("flow"), SENSORS.index("pressure")]]
+    np.testing.assert_array_equal(found, [[1.5, 2.5]] * 3)
+    assert not any(tally.rejected.values())
+    assert tally.readings == 6
+
+
+def test_payloads_with_unused_names_are_read_by_their_types() -> None:
+    """After the first such payload the topic's reader takes them, so that they are as quick as others."""
+    intake, _ = _intake()
+    _rows(intake, [("plant/a", b'{"time": 10, "flow": 1.5, "meter": 7}')] * 2)
+    (route,) = intake._routes.values()
+    assert len(route.read(b'{"time": 11, "flow": 2.5, "meter": 8}')) == 1 + len(SENSORS)

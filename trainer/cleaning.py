@@ -51,6 +51,7 @@ class Cleaned:
         notices: what the user should know, a sentence each.
         constant: names of the sensors that never change; they are kept.
         rows: rows of the history before cleaning.
+        unused: names of sensors that were left out although they have readings.
     """
 
     sensors: tuple[str, ...]
@@ -61,6 +62,7 @@ class Cleaned:
     notices: tuple[str, ...]
     constant: tuple[str, ...]
     rows: int
+    unused: tuple[str, ...] = ()
 
 
 def clean(history: History, interval: float | None = None, phase: float | None = None) -> Cleaned:

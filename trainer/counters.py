@@ -52,4 +52,5 @@ def without_counters(cleaned: Cleaned, kept: Collection[str]) -> Cleaned:
         sensors=tuple(cleaned.sensors[place] for place in places),
         series=tuple(replace(one, values=one.values[:, places]) for one in cleaned.series),
         notices=(*cleaned.notices, notice),
+        unused=(*cleaned.unused, *counters),
     )

@@ -279,6 +279,7 @@ def _uncalibrated(plan: Plan, draft: Path, proof: Proof) -> Bundle:
         threshold=Threshold("margin", 1e30, options.alarms_per_week, 0.0),
         alarm_rules=options.alarm_rules(cleaned.sensors),
         off_condition=options.off_condition(cleaned.sensors),
+        unused=cleaned.unused,
         parity=proof.deviations,
         sizes=proof.sizes,
     )

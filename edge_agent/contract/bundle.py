@@ -91,6 +91,7 @@ class Manifest:
         name, version: of the bundle.
         asset_class: what kind of machine it is for.
         sensors: in the order of the model's inputs; live data is matched by name.
+        unused: names that live data may have beside them, as the history had, and that are passed over.
         sampling_interval_seconds, phase_seconds: the grid.
         window_length: T, ticks.
         horizons: ticks ahead, ascending; scoring uses the first.
@@ -142,6 +143,7 @@ class Manifest:
     alarm_rules: AlarmRules = field(default_factory=AlarmRules)
     off_condition: OffCondition | None = None
     drift: DriftModel | None = None
+    unused: tuple[str, ...] = ()
     time_zone: str = "UTC"
     trained: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -277,6 +279,7 @@ def _parse(path: Path, text: bytes) -> Manifest:
                 "sensors": tuple(SensorSpec(**sensor) for sensor in record["sensors"]),
                 "horizons": tuple(record["horizons"]),
                 "inputs": tuple(record["inputs"]),
+                "unused": tuple(record.get("unused", ())),
                 "threshold": Threshold(**limits | {"tail": tail}),
                 "alarm_rules": changed_rules(
                     AlarmRules(), record["alarm_rules"], [sensor["name"] for sensor in record["sensors"]]
