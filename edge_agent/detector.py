@@ -88,7 +88,7 @@ class Detector:
         """Run the forecasts and the statistics alone, as calibration needs them; alarms stay as they are.
 
         Returns:
-            Forecasts (n, F) in engineering units and statistics (n, 2S + 4) before they are divided by their
+            Forecasts (n, F) in engineering units and statistics (n, 2S + 5) before they are divided by their
             normalisers; NaN while warming up.
         """
         self._make_room_for(samples)

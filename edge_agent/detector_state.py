@@ -26,7 +26,7 @@ from edge_agent.device_state import DeviceState
 from edge_agent.forecaster import ResidentGraphs
 
 _PARTS = ("scoring", "trailing", "alarms", "onsets", "quality", "budget", "drift", "maintenance", "reported")
-STATE_VERSION = 6
+STATE_VERSION = 7
 
 
 @dataclass

@@ -129,7 +129,7 @@ class Uneventful:
             follow_drift(self._drift, state, weighed, places[~active], part)
 
     def _statistic(self, state: DetectorState, rows: Int64, aspects: Float64) -> Float64:
-        """Return the statistics (B, L) of aspects (B, L, 3) over what is usual now."""
+        """Return the statistics (B, L) of aspects (B, L, 4) over what is usual now."""
         shape = aspects.shape
         usual = np.broadcast_to(state.trailing.normaliser[rows][:, None], shape)
         return self._weigher.statistic(aspects.reshape(-1, shape[2]), usual.reshape(-1, shape[2])).reshape(

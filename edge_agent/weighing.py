@@ -18,7 +18,7 @@ class Weighed:
         tile: of them.
         asset: (B,) row indices.
         time: (B, L) seconds since the epoch.
-        aspects: (B, L, 3) see `Scorer.weigh`.
+        aspects: (B, L, 4) see `Scorer.weigh`.
         sudden: (B, L) see `Scorer.weigh`.
     """
 
@@ -67,11 +67,11 @@ class Weigher:
         )
 
     def statistic(self, aspects: Float64, normaliser: Float64) -> Float64:
-        """Return the fused statistic (n,) of aspects (n, 3) over what is usual of late, (n, 3)."""
-        fused = self._scorer.fuse(aspects, normaliser)
+        """Return the judged statistic (n,) of aspects (n, 4) over what is usual of late, (n, 4)."""
+        judged = self._scorer.judged(aspects, normaliser)
         news = self._scorer.news(aspects, normaliser)
         news *= self._threshold.value
-        return np.maximum(fused, news, out=news)
+        return np.maximum(judged, news, out=news)
 
     def score(self, statistic: Float64, factor: Float64) -> Float64:
         """Return the scores of statistics, the threshold multiplied by factors of the same shape."""

@@ -207,7 +207,7 @@ def test_what_stands_in_a_missing_cell_is_not_used(model: ScoringModel) -> None:
 def test_one_statistic_alone_cannot_double_the_fused_one(model: ScoringModel) -> None:
     """The fused statistic is a log-mean: its weights sum to 1, and one large statistic moves it by its weight."""
     scorer = Scorer(model)
-    ordinary = np.ones((1, 2 * len(SPANS) + 4))
+    ordinary = np.ones((1, 2 * len(SPANS) + 5))
     assert _fused(scorer, ordinary)[0] == pytest.approx(1.0)
     assert _fused(scorer, 10 * ordinary)[0] == pytest.approx(10.0)
     loud = ordinary.copy()
@@ -217,7 +217,7 @@ def test_one_statistic_alone_cannot_double_the_fused_one(model: ScoringModel) ->
 
 def test_normalisers_divide_the_statistics(model: ScoringModel) -> None:
     """A statistic at its own normaliser counts as 1."""
-    scales = np.linspace(0.5, 3.0, 2 * len(SPANS) + 4)
+    scales = np.linspace(0.5, 3.0, 2 * len(SPANS) + 5)
     assert _fused(Scorer(model.normalised(scales)), scales[None])[0] == pytest.approx(1.0)
 
 

@@ -8,11 +8,13 @@ Assessment of Statistical Predictions), and all of it calibrates.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from edge_agent.contract.bundle import Bundle, Manifest
+from edge_agent.contract.contradiction import ContradictionModel
 from edge_agent.contract.drift import DriftModel, fit_drift
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.fusion import Fusion
@@ -92,7 +94,7 @@ def untouched_scoring(width: int, fusion: Fusion | None = None) -> ScoringModel:
     zeros, ones, eye = np.zeros(width), np.ones(width), np.eye(width)
     return ScoringModel(
         (1,), zeros, ones, eye, zeros, ones, eye, np.zeros((1, 2 * width)), zeros - EVERYWHERE, zeros + EVERYWHERE,
-        np.ones(width, np.bool_), VarianceModel.unknown(width), np.ones(6), fusion=fusion or Fusion(),
+        np.ones(width, np.bool_), VarianceModel.unknown(width), np.ones(7), fusion=fusion or Fusion(),
     )  # fmt: skip
 
 
@@ -212,7 +214,7 @@ def _trimmed(
     """Measure all rows, leave out those that stand apart, and measure again with what the others teach.
 
     Args:
-        measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 4) of all.
+        measured: gives the scoring model learnt from rows (n,), and the statistics (n, 2S + 5) of all.
         history: of n rows.
         turns: see `ordinary_rows`.
         trimming: False keeps all.
@@ -300,7 +302,7 @@ def _judged(
     alarms_per_week: float,
     trimmed: int = 0,
 ) -> Calibrated:
-    """Turn the statistics (n, 2S + 4) of rows that count, NaN elsewhere, into normalisers and a threshold."""
+    """Turn the statistics (n, 2S + 5) of rows that count, NaN elsewhere, into normalisers and a threshold."""
     usable = np.isfinite(statistics[:, :-1]).all(axis=1)
     if usable.sum() < LEAST_ROWS:
         raise HistoryError(
@@ -310,16 +312,19 @@ def _judged(
     scoring = scoring.normalised(_normalisers(used))
     manifest = bundle.manifest
     length = usual_rows(manifest)
-    statistic, recent = against_usual(scoring, statistics, samples.asset, length)
-    scoring = replace(scoring, recent=recent)
-    threshold = calibrate_threshold(
-        statistic[usable],
-        manifest.sampling_interval_seconds,
-        alarms_per_week,
+    aspects, normaliser, recent = _over_usual(scoring, used, samples.asset[usable], length)
+    limit = partial(
+        calibrate_threshold,
+        interval=manifest.sampling_interval_seconds,
+        alarms_per_week=alarms_per_week,
         separation=max(scoring.spans),
         block_rows=length,
         opening=(manifest.alarm_rules.open_count, manifest.alarm_rules.open_window),
     )
+    scoring = _balanced(replace(scoring, recent=recent), aspects, normaliser, limit)
+    statistic = np.full(len(statistics), np.nan)
+    statistic[usable] = Scorer(scoring).judged(aspects, normaliser)
+    threshold = limit(statistic[usable])
     drift = _drift(bundle, scoring, samples, forecast, np.asarray(usable))
     return Calibrated(scoring, threshold, forecast, statistic, len(used), drift, trimmed)
 
@@ -336,7 +341,7 @@ def _drift(
 
 
 def _normalisers(statistics: Float64) -> Float64:
-    """Return (2S + 4,) the 0.99 quantile of each statistic; 1 for a shape that is never judged."""
+    """Return (2S + 5,) the 0.99 quantile of each statistic; 1 for a shape that is never judged."""
     found = np.quantile(statistics[:, :-1], 0.99, axis=0)
     shape = statistics[np.isfinite(statistics[:, -1]), -1]
     # A shape is scaled by its own model already, and must not be lifted to a quantile below what is worth an alarm.
@@ -350,37 +355,65 @@ def usual_rows(manifest: Manifest) -> int:
     return 0 if manifest.adaptation == "frozen" else manifest.block_rows
 
 
-def against_usual(
-    scoring: ScoringModel, statistics: Float64, asset: Int64, length: int
-) -> tuple[Float64, Float32]:
-    """Fuse statistics over what was usual at each row, as the detector does, as if there was no alarm.
+def _balanced(
+    scoring: ScoringModel, aspects: Float64, normaliser: Float64, limit: Callable[[Float64], Threshold]
+) -> ScoringModel:
+    """Weigh the contradiction so that alone it opens as many alarms as the fused statistic does alone.
+
+    Where either has no tail to go by, no contradiction is judged: nothing says how rare the largest of so many is.
 
     Args:
         scoring: with its normalisers.
-        statistics: (n, 2S + 4) in order, asset by asset; NaN in rows that have none.
+        aspects: (n, 4) of rows in order.
+        normaliser: (n, 4) or (4,) what was usual of them.
+        limit: the threshold of a statistic (n,).
+    """
+    if not scoring.contradiction:
+        return scoring
+    fused = limit(Scorer(scoring).fuse(aspects, normaliser))
+    alone = limit(aspects[:, 3] / normaliser[..., 3])
+    if fused.tail is None or alone.tail is None:
+        return replace(scoring, contradiction=ContradictionModel.none())
+    return replace(scoring, contradiction=scoring.contradiction.balanced(fused.value / alone.value))
+
+
+def against_usual(
+    scoring: ScoringModel, statistics: Float64, asset: Int64, length: int
+) -> tuple[Float64, Float32]:
+    """Return the judged statistic over what was usual at each row, as the detector does, as if there was no alarm.
+
+    Args:
+        scoring: with its normalisers.
+        statistics: (n, 2S + 5) in order, asset by asset; NaN in rows that have none.
         asset: (n,).
         length: of a block, from `usual_rows`.
 
     Returns:
-        The fused statistic (n,), NaN in rows that have none, and the block maxima (R, 3) at the end.
+        The judged statistic (n,), NaN in rows that have none, and the block maxima (R, 4) at the end.
     """
     usable = np.isfinite(statistics[:, :-1]).all(axis=1)
-    fused = np.full(len(statistics), np.nan)
-    scorer = Scorer(scoring)
-    aspects = scorer.aspects(statistics[usable], np.zeros(int(usable.sum())))
+    found = np.full(len(statistics), np.nan)
+    aspects, normaliser, recent = _over_usual(scoring, statistics[usable], asset[usable], length)
+    found[usable] = Scorer(scoring).judged(aspects, normaliser)
+    return found, recent
+
+
+def _over_usual(
+    scoring: ScoringModel, statistics: Float64, asset: Int64, length: int
+) -> tuple[Float64, Float64, Float32]:
+    """Return aspects (n, 4) of statistics (n, 2S + 5), what was usual of them, and the block maxima at the end."""
+    aspects = Scorer(scoring).aspects(statistics, np.zeros(len(statistics)))
     if not length:
-        fused[usable] = scorer.fuse(aspects, NOTHING_USUAL)
-        return fused, NOTHING_USUAL[None].astype(np.float32)
+        return aspects, NOTHING_USUAL, NOTHING_USUAL[None].astype(np.float32)
     normaliser, recent = np.empty(aspects.shape), []
-    assets = np.unique(asset[usable])
+    assets = np.unique(asset)
     for one in assets:
-        rows = asset[usable] == one
+        rows = asset == one
         normaliser[rows], maxima = normalisers_of(
             np.nan_to_num(aspects[rows], nan=0.0), length, scoring.least
         )
         recent.append(maxima[-max(1, BLOCKS // len(assets)) :])
-    fused[usable] = scorer.fuse(aspects, normaliser)
-    return fused, np.concatenate(recent)[-BLOCKS:]
+    return aspects, normaliser, np.concatenate(recent)[-BLOCKS:]
 
 
 def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None) -> tuple[Float32, Float64]:
@@ -395,7 +428,7 @@ def measure(detector: Detector, samples: Samples, on_rows: OnRows | None = None)
         on_rows: told how many rows were done.
 
     Returns:
-        Forecasts (n, F) in engineering units and statistics (n, 2S + 4), see `Detector.measure`.
+        Forecasts (n, F) in engineering units and statistics (n, 2S + 5), see `Detector.measure`.
     """
     forecast = np.empty(samples.values.shape, np.float32)
     statistics = np.empty((len(samples), len(detector.bundle.scoring.normalisers)))

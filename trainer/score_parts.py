@@ -5,13 +5,14 @@ each a ratio to its own 0.99 quantile. The square of each statistic is a sum ove
 `z_f (R^-1 z)_f`). Its logarithm is shared among the sensors by those parts, which is what Aumann and Shapley (1974,
 Values of Non-Atomic Games) give along the ray from the quantile to the statistic: `w_i log r_i` times the sensor's
 part of the square. All sums are exact; a statistic below its quantile takes away from the score, and so do its
-sensors.
+sensors. What range guard or contradiction decide belongs to them whole.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from edge_agent.contract.contradiction import Contradiction
 from edge_agent.contract.ewma import deviation
 from edge_agent.contract.fusion import LEAST_RATIO, RULES
 from edge_agent.contract.mahalanobis import Mahalanobis
@@ -22,6 +23,7 @@ from edge_agent.contract.types import Bool, Float64
 from edge_agent.contract.variance import BOUND, LEAST_SQUARE
 
 RANGE = "range"
+CONTRADICTION = "contradiction"
 USUAL = "what is usual of late"
 
 
@@ -30,7 +32,7 @@ class Part:
     """One term of the logarithm of the fused statistic.
 
     Attributes:
-        source: of the statistic, `range` or `what is usual of late`.
+        source: of the statistic, `contradiction`, `range` or `what is usual of late`.
         span: samples, None where it has none.
         weight: of the term.
         ratio: of the statistic to its 0.99 quantile.
@@ -71,7 +73,7 @@ class ScoreParts:
 
 
 def sensor_squares(model: ScoringModel, state: ScoringState, present: Bool) -> Float64:
-    """Return (2S + 4, F): each sensor's part of the square of each statistic of one sample; rows sum to the squares.
+    """Return (2S + 5, F): each sensor's part of the square of each statistic of one sample; rows sum to the squares.
 
     Args:
         model: what was learnt.
@@ -89,10 +91,22 @@ def sensor_squares(model: ScoringModel, state: ScoringState, present: Bool) -> F
             (model.level_correlation, state.level),
         )
     ]
+    rows.append(_contradiction_squares(model, state, judged)[None])
     rows.append(_variance_squares(model, state, judged[0]))
     rows.append(_novelty_squares(model, state, judged[0])[None])
     rows.append(_shape_squares(model, state, judged[0])[None])
     return np.concatenate(rows)
+
+
+def _contradiction_squares(model: ScoringModel, state: ScoringState, judged: Bool) -> Float64:
+    """Return (F,) the square of the largest contradiction, which is one sensor's."""
+    found = np.zeros(judged.shape[1])
+    if model.contradiction:
+        space = Mahalanobis(model.residual_correlation, model.judged)
+        ratio = Contradiction(model.contradiction, space, model.spans).ratios(state.residual, judged)[0]
+        largest = ratio.max(axis=0)
+        found[largest.argmax()] = largest.max() ** 2
+    return found
 
 
 def _variance_squares(model: ScoringModel, state: ScoringState, judged: Bool) -> Float64:
@@ -130,8 +144,8 @@ def score_parts(
         model: what was learnt.
         state: averages of one asset, with the sample in them.
         present: (F,) which cells of the sample count.
-        usual: (3,) what was usual of the aspects when the sample came.
-        statistic: as the detector gave it; where it is not the fused one, the range guard decided.
+        usual: (4,) what was usual of the aspects when the sample came.
+        statistic: as the detector gave it; where it is not the fused one, contradiction or range guard decided.
     """
     squares = sensor_squares(model, state, present)
     ratios = np.sqrt(np.maximum(squares.sum(axis=1), 0.0)) / model.normalisers
@@ -139,7 +153,7 @@ def score_parts(
     weights[1] = 0.0 if np.isnan(ratios[-1]) else weights[1]
     weights /= max(weights.sum(), 1e-12)
     columns = _column_weights(model, ratios[:-1])
-    spans = (*model.spans, *model.spans, *model.variance.spans, None, None)
+    spans = (*model.spans, *model.spans, None, *model.variance.spans, None, None)
     parts = [
         _part(source, span, weights[0] * weight, ratio, square)
         for source, span, weight, ratio, square in zip(
@@ -155,6 +169,11 @@ def score_parts(
     found = ScoreParts(tuple(part for part in parts if part.weight > 0.0))
     if abs(np.log(statistic) - found.log_statistic) < 1e-6:
         return found
+    place = 2 * len(model.spans)
+    ratio = float(ratios[place]) * model.contradiction.balance
+    if model.contradiction and abs(np.log(statistic * usual[3]) - np.log(max(ratio, 1e-12))) < 1e-6:
+        decided = _part(CONTRADICTION, None, 1.0, ratio, squares[place])
+        return ScoreParts((decided, _usual_part(1.0, decided.contribution, float(usual[3]))))
     excess = state.excess[0, 0] * (state.excess[0, 0] == state.excess[0, 0].max())
     shares = excess / max(float(excess.sum()), 1e-12)
     return ScoreParts((Part(RANGE, None, 1.0, statistic, float(np.log(statistic)), shares),))

@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_agent.contract.alarm_rules import changed_rules
 from edge_agent.contract.alarms import AlarmRules
+from edge_agent.contract.contradiction import ContradictionModel
 from edge_agent.contract.drift import DriftModel
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.fusion import Fusion
@@ -375,6 +376,8 @@ def _scoring_arrays(model: ScoringModel) -> dict[str, Any]:
         "fusion": np.asarray(json.dumps(asdict(model.fusion))),
         **{f"shapes.{item.name}": getattr(model.shapes, item.name) for item in fields(ShapeModel)},
         **{f"variance.{item.name}": getattr(model.variance, item.name) for item in fields(VarianceModel)},
+        "contradiction.usual": model.contradiction.usual,
+        "contradiction.balance": np.asarray(model.contradiction.balance),
     }
 
 
@@ -392,6 +395,15 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
                 if "shapes.absolute" in stored.files
                 else np.zeros(len(stored["shapes.sensors"]), np.bool_),
             )
+            # Before contradictions were judged, there was nothing usual of them either.
+            contradiction = ContradictionModel.none()
+            if "contradiction.usual" in stored.files:
+                contradiction = ContradictionModel(
+                    stored["contradiction.usual"], float(stored["contradiction.balance"])
+                )
+            else:
+                arrays["normalisers"] = np.insert(arrays["normalisers"], 2 * len(spans), 1.0)
+                arrays["recent"] = np.insert(arrays["recent"], ASPECTS - 1, 1.0, axis=1)
             squares = [int(span) for span in stored["variance.spans"]]
             variance = VarianceModel(
                 (squares[0], squares[1]), stored["variance.centre"], stored["variance.scale"]
@@ -419,7 +431,16 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
         or variance.scale.min() <= 0.0
     ):
         raise BundleError(f"{path}: variance: must hold two centres, and scales above 0, for {width} sensors")
-    return ScoringModel(spans=spans, fusion=fusion, shapes=shapes, variance=variance, **arrays)
+    usual = contradiction.usual
+    if contradiction and not (
+        usual.shape == (len(spans), width) and np.all(usual > 0.0) and 0.0 < contradiction.balance < math.inf
+    ):
+        raise BundleError(
+            f"{path}: contradiction: must hold {len(spans)} usual ones above 0 for {width} sensors, and a balance"
+        )
+    return ScoringModel(
+        spans=spans, fusion=fusion, shapes=shapes, variance=variance, contradiction=contradiction, **arrays
+    )
 
 
 def _sha256(path: Path) -> str:

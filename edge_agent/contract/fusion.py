@@ -31,6 +31,7 @@ class Fusion:
         weights: of each source by name, at least 0; one that is 0 or not named is left out.
         rule: one of `RULES`.
         range_guard: whether leaving the range seen raises an alarm by itself, beside the fused statistic.
+        contradiction: whether one sensor that all others contradict does.
 
     Raises:
         ValueError: a source or rule is unknown, or no source counts.
@@ -39,6 +40,7 @@ class Fusion:
     weights: Mapping[str, float] = field(default_factory=lambda: dict(SOURCES))
     rule: str = RULES[0]
     range_guard: bool = True
+    contradiction: bool = True
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.weights) - set(SOURCES))
@@ -81,7 +83,7 @@ class Fusion:
     def without(self, source: str) -> "Fusion":
         """Return the same without one source."""
         kept = {name: weight for name, weight in self.weights.items() if name != source}
-        return Fusion(kept, self.rule, self.range_guard)
+        return replace(self, weights=kept)
 
     def column_weights(self, sources: Sequence[str]) -> Float64:
         """Return (C,) weights that sum to 1, of statistics (C) by the source that each belongs to."""

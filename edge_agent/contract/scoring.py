@@ -2,12 +2,13 @@
 
 Sources: residual and level vectors as Mahalanobis distances over several EWMA spans, the novelty of the state
 [level, residual], and that of the shape of the last readings. Each is divided by its own 0.99 quantile on normal
-history that nothing was fitted on. They make up three aspects, each held against what is usual of late (`trailing`):
-the deviation, which `fusion` fuses of residual, level and novelty; the shape; and the range guard.
+history that nothing was fitted on. They make up four aspects, each held against what is usual of late (`trailing`):
+the deviation, which `fusion` fuses of residual, level and novelty; the shape; the range guard; and the contradiction.
 """
 
 import numpy as np
 
+from edge_agent.contract.contradiction import Contradiction
 from edge_agent.contract.ewma import deviation
 from edge_agent.contract.fusion import LEAST_RATIO
 from edge_agent.contract.mahalanobis import Mahalanobis
@@ -40,6 +41,9 @@ class Scorer:
         self._per_deviation = 1.0 / deviation(model.spans)
         self._residual = Mahalanobis(model.residual_correlation, model.judged)
         self._level = Mahalanobis(model.level_correlation, model.judged)
+        self._contradiction = (
+            Contradiction(model.contradiction, self._residual, model.spans) if model.contradiction else None
+        )
         self._aspect_weights = model.fusion.aspect_weights
         self._novelty = NearestCentre(model.centres, np.r_[model.judged, model.judged])
         self._per_normaliser = 1.0 / model.normalisers
@@ -48,7 +52,7 @@ class Scorer:
         self._sudden_weights = np.r_[short / short.sum(), np.zeros(len(model.sources) - 1 - len(short))]
 
     def statistics(self, state: Averages, present: Bool | None) -> Float64:
-        """Return (n, 2S + 4): residual distance a span, level distance a span, variance, novelty of state, of shape.
+        """Return (n, 2S + 5): residual and level distance a span, contradiction, variance, novelty of state, of shape.
 
         The last is NaN where no window can be judged: there is no sensor for it, or it is not full yet.
 
@@ -57,11 +61,13 @@ class Scorer:
             present: (n, F) which cells count; None is all.
         """
         model, spans = self.model, len(self.model.spans)
-        found = np.empty((len(state.heard), 2 * spans + 4))
+        found = np.empty((len(state.heard), 2 * spans + 5))
         for at, space, average in ((0, self._residual, state.residual), (spans, self._level, state.level)):
             # All averages, though the last is not needed: to leave it out would be a copy.
             distance = space.distance(average, present)[:, :-1]
             np.multiply(distance, self._per_deviation, out=found[:, at : at + spans])
+        one = self._contradiction
+        found[:, 2 * spans] = 0.0 if one is None else one.largest(state.residual, present)
         vector = np.concatenate([state.level[:, -1], state.residual[:, -1]], axis=1)
         if present is None or (present | ~model.judged).all():
             judged = model.judged
@@ -84,17 +90,17 @@ class Scorer:
         return found
 
     def aspects(self, statistics: Float64, guard: Float64) -> Float64:
-        """Return the aspects (n, 3) alone, see `weigh`."""
+        """Return the aspects (n, 4) alone, see `weigh`."""
         return self.weigh(statistics, guard)[0]
 
     def weigh(self, statistics: Float64, guard: Float64 | float) -> tuple[Float64, Float64]:
-        """Return aspects (n, 3), and (n,) how sudden the change is.
+        """Return aspects (n, 4), and (n,) how sudden the change is.
 
-        Aspects are deviation, shape and range; the shape is NaN where it cannot be judged. Suddenness is the mean of
-        the logarithms of the residual distances of the shortest spans over their 0.99 quantiles.
+        Aspects are deviation, shape, range and contradiction; the shape is NaN where it cannot be judged. Suddenness is
+        the mean of the logarithms of the residual distances of the shortest spans over their 0.99 quantiles.
 
         Args:
-            statistics: (n, 2S + 4).
+            statistics: (n, 2S + 5).
             guard: (n,) from `guard`.
         """
         ratios = statistics * self._per_normaliser
@@ -103,14 +109,15 @@ class Scorer:
         aspects = np.empty((len(ratios), ASPECTS))
         aspects[:, 0] = self.model.fusion.fuse_logs(logs, self._column_weights)
         aspects[:, 1], aspects[:, 2] = ratios[:, -1], guard
+        aspects[:, 3] = ratios[:, 2 * len(self.model.spans)]
         return aspects, logs @ self._sudden_weights
 
     def fuse(self, aspects: Float64, normaliser: Float64) -> Float64:
         """Return the fused statistic (n,) of deviation and shape, and of either alone where the other is unknown.
 
         Args:
-            aspects: (n, 3).
-            normaliser: (n, 3) or (3,) what is usual of late.
+            aspects: (n, 4).
+            normaliser: (n, 4) or (4,) what is usual of late.
         """
         if not len(self.model.shapes.sensors):
             return np.maximum(aspects[:, 0] / normaliser[..., 0], LEAST_RATIO)
@@ -122,6 +129,20 @@ class Scorer:
     def news(self, aspects: Float64, normaliser: Float64) -> Float64:
         """Return (n,) how many margins farther beyond the range than of late; 1 is news."""
         return np.asarray(np.maximum(aspects[:, 2] - normaliser[..., 2], 0.0))
+
+    def judged(self, aspects: Float64, normaliser: Float64) -> Float64:
+        """Return (n,) the fused statistic, or what the contradiction is worth beside it where that is more.
+
+        Args:
+            aspects: (n, 4).
+            normaliser: (n, 4) or (4,) what is usual of late.
+        """
+        fused = self.fuse(aspects, normaliser)
+        if self._contradiction is None:
+            return fused
+        ratio = aspects[:, 3] / normaliser[..., 3]
+        ratio *= self.model.contradiction.balance
+        return np.maximum(fused, ratio, out=ratio)
 
     def guard(self, state: Averages, guarded: Bool) -> Float64:
         """Return (n,) the largest smoothed range excess of the `guarded` (F,) sensors.

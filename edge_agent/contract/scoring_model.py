@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edge_agent.contract.contradiction import ContradictionModel, fit_contradiction
 from edge_agent.contract.ewma import Smoother
 from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.mahalanobis import bounded, shrunk_correlation
@@ -15,12 +16,13 @@ from edge_agent.contract.variance import VarianceModel, fit_variance
 
 SPANS = (1, 5, 15, 60)
 NOVELTY_SPAN = 5
-ASPECTS = 3
-"""Deviation, shape, range."""
-NOTHING_USUAL: Float64 = np.array([1.0, 1.0, 0.0])
+ASPECTS = 4
+"""Deviation, shape, range, contradiction."""
+NOTHING_USUAL: Float64 = np.array([1.0, 1.0, 0.0, 1.0])
 """What is usual where nothing adapts: the 0.99 quantiles, and no excursion beyond the range."""
 LEAST_DEVIATION = 0.3
-"""Of the 0.99 quantile: what is usual of late is never smaller, however quiet the machine became."""
+"""Of the 0.99 quantile, as of that of the contradiction: what is usual of late is never smaller, however quiet the
+machine became."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,11 @@ class ScoringModel:
         low, high: (F,) range seen.
         judged: (F,) sensors that the distances use; constant ones are only range-guarded.
         variance: of the residuals.
-        normalisers: (2S + 4,) 0.99 quantiles; ones before calibration.
+        normalisers: (2S + 5,) 0.99 quantiles; ones before calibration.
         shapes: of normal operation.
-        recent: (R, 3) block maxima of the aspects at the end of the history, see `trailing`.
+        recent: (R, 4) block maxima of the aspects at the end of the history, see `trailing`.
         fusion: how the statistics become one.
+        contradiction: of the residuals.
     """
 
     spans: tuple[int, ...]
@@ -59,17 +62,19 @@ class ScoringModel:
     shapes: ShapeModel = field(default_factory=ShapeModel.none)
     recent: Float32 = field(default_factory=lambda: NOTHING_USUAL[None].astype(np.float32))
     fusion: Fusion = field(default_factory=Fusion)
+    contradiction: ContradictionModel = field(default_factory=ContradictionModel.none)
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Return the source of each statistic, in the order of `Scorer.statistics`."""
         spans = len(self.spans)
-        return (*("residual",) * spans, *("level",) * spans, *("variance",) * 2, "novelty", "shape")
+        averaged = *("residual",) * spans, *("level",) * spans
+        return (*averaged, "contradiction", *("variance",) * 2, "novelty", "shape")
 
     @property
     def least(self) -> Float64:
-        """Return (3,) how small what is usual of late may become, of each aspect."""
-        return np.array([LEAST_DEVIATION, self.shapes.least, 0.0])
+        """Return (4,) how small what is usual of late may become, of each aspect."""
+        return np.array([LEAST_DEVIATION, self.shapes.least, 0.0, LEAST_DEVIATION])
 
     def normalised(self, normalisers: Float64) -> "ScoringModel":
         """Return the model with each statistic's own 0.99 quantile."""
@@ -105,7 +110,7 @@ def fit_scoring(
         high,
         judged,
         VarianceModel.unknown(width),
-        np.ones(2 * len(spans) + 4),
+        np.ones(2 * len(spans) + 5),
         fusion=fusion or Fusion(),
     )
     u = bounded((residual - model.residual_centre) / model.residual_scale)
@@ -113,15 +118,21 @@ def fit_scoring(
     present = np.isfinite(u) & judged
     moved, known = np.where(np.c_[present, present], np.c_[v, u], 0.0), np.c_[present, present]
     states = Smoother([NOVELTY_SPAN]).follow(np.zeros((1, 1, 2 * width)), moved[None], known[None])[0, :, 0]
+    residual_correlation = shrunk_correlation(np.where(present, u, np.nan))
     return replace(
         model,
-        residual_correlation=shrunk_correlation(np.where(present, u, np.nan)),
+        residual_correlation=residual_correlation,
         level_correlation=shrunk_correlation(np.where(present, v, np.nan)),
         variance=fit_variance(
             np.where(present, u, 0.0), present, tuple(min(span, max(spans)) for span in VARIANCE_SPANS)
         ),
         centres=find_centres(states[min(4 * NOVELTY_SPAN, len(states) - 1) :]),
         shapes=fit_shapes(level, run, judged, adapts) if model.fusion.weight("shape") else ShapeModel.none(),
+        contradiction=fit_contradiction(
+            np.where(present, u, 0.0), present, residual_correlation, judged, spans
+        )
+        if model.fusion.contradiction
+        else ContradictionModel.none(),
     )
 
 
