@@ -164,13 +164,14 @@ def test_a_stressed_run_shows_the_clean_one_beside_it(
 def test_an_ablation_tells_what_each_part_is_worth(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each source, the guard, the fusion and the trimming are left out in turn; differences are to the full one."""
+    """Each source, guard, contradiction, the fusion and the trimming are left out in turn; differences are to the full one."""
     write_skab(tmp_path)
     (tmp_path / "skab" / "other" / "1.csv").unlink()
     words = ("benchmark", "skab", "--data", tmp_path, *RIDGE, "--seeds", 1, "--ablate", "--json")
     record = run(main, capsys, *words).record()
     assert list(record["ablations"]) == [
-        *(f"without {source}" for source in SOURCES), "without range guard", "maximum for log-mean", "without trimming"
+        *(f"without {source}" for source in SOURCES), "without range guard", "without contradiction",
+        "maximum for log-mean", "without trimming",
     ]  # fmt: skip
     assert all(set(found) == {*Skab.keys, "spread"} for found in record["ablations"].values())
     assert any(found["average_precision"] for found in record["ablations"].values()), (

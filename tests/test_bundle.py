@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.bundle import CHUNK, GOLDEN, MANIFEST, Bundle, read_bundle, read_golden, write_bundle
+from edge_agent.contract.contradiction import ContradictionModel
 from edge_agent.contract.errors import BundleError
 from edge_agent.contract.minimum_deviation import DeviationRule
 from edge_agent.contract.off_condition import OffCondition
@@ -50,6 +51,20 @@ def test_what_is_written_is_read(copy: Path) -> None:
     assert after.scoring.spans == before.scoring.spans
     for name, array in read_golden(after).items():
         np.testing.assert_array_equal(array, golden[name])
+
+
+def test_a_contradiction_is_written_and_read(copy: Path) -> None:
+    """What is usual of contradictions, and their balance, come back as they were; one that fits nothing is refused."""
+    before = read_bundle(copy)
+    assert not before.scoring.contradiction
+    usual = np.array([1.0, 2.0, 3.0])
+    judged = replace(before.scoring, contradiction=ContradictionModel(usual, 0.7))
+    after = write_bundle(Bundle(copy, before.manifest, judged), read_golden(before))
+    np.testing.assert_array_equal(after.scoring.contradiction.usual, usual)
+    assert after.scoring.contradiction.balance == 0.7
+    broken = replace(judged, contradiction=ContradictionModel(usual[:2], 0.7))
+    with pytest.raises(BundleError, match="contradiction: must hold"):
+        write_bundle(Bundle(copy, before.manifest, broken), read_golden(before))
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.99])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent.contract.alarms import AlarmRules
 from edge_agent.contract.bundle import Bundle, read_bundle
+from edge_agent.contract.contradiction import ContradictionModel
 from edge_agent.contract.drift import DriftModel
 from edge_agent.contract.off_condition import OffCondition
 from edge_agent.contract.trailing import POLICIES
@@ -73,6 +74,7 @@ def _situations(draw: st.DrawFn) -> dict[str, Any]:
         "adaptation": draw(st.sampled_from(POLICIES)),
         "off": draw(st.booleans()),
         "drift": draw(st.booleans()),
+        "contradiction": draw(st.booleans()),
         "rules": draw(st.sampled_from([AlarmRules(), RULES])),
         "surplus": draw(st.sampled_from([0.0, -3.9, 6.0, 8.4])),
         "maintenance": draw(st.sampled_from([None, (30, 60), (100, 101)])),
@@ -89,7 +91,11 @@ def _opened(bundle: Bundle, situation: dict[str, Any], mode: str) -> Detector:
         drift=LOOSE if situation["drift"] else None,
         alarm_rules=situation["rules"],
     )
-    detector = open_detector(replace(bundle, manifest=manifest), mode)
+    scoring = bundle.scoring
+    if situation["contradiction"]:
+        usual = np.full(len(sensors), 2.5)
+        scoring = replace(scoring, contradiction=ContradictionModel(usual, 0.9))
+    detector = open_detector(replace(bundle, manifest=manifest, scoring=scoring), mode)
     detector.ensure_assets(ASSETS)
     detector.state.budget.surplus[:] = situation["surplus"]
     if situation["maintenance"] is not None:

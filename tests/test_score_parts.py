@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.bundle import Bundle, read_bundle
+from edge_agent.contract.contradiction import ContradictionModel
 from edge_agent.contract.fusion import Fusion
 from edge_agent.contract.scoring import Scorer
 from edge_agent.contract.types import Bool, Samples
@@ -15,7 +16,7 @@ from edge_agent.detector import open_detector
 from tests.small_bundle import cycling_values, make_small_bundle
 from tests.tiny_machine import START, TINY_BUNDLE, faulty_values, samples_of
 from trainer.explain import Moment, moment_of
-from trainer.score_parts import RANGE, sensor_squares
+from trainer.score_parts import CONTRADICTION, RANGE, USUAL, sensor_squares
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,16 @@ def _check(moment: Moment) -> None:
         assert part.shares is None or part.shares.sum() == pytest.approx(1.0, abs=1e-6)
 
 
+def _contradicting(bundle: Bundle, balance: float) -> Bundle:
+    usual = np.full(3, 2.5)
+    return replace(bundle, scoring=replace(bundle.scoring, contradiction=ContradictionModel(usual, balance)))
+
+
 @given(st.lists(st.booleans(), min_size=3, max_size=3).filter(any))
 @settings(max_examples=7, deadline=None)
 def test_squares_of_sensors_sum_to_the_statistics_of_the_daemon(present: list[bool]) -> None:
     """Each sensor's parts sum to the square of each statistic that the scorer itself gives."""
-    detector = open_detector(read_bundle(TINY_BUNDLE))
+    detector = open_detector(_contradicting(read_bundle(TINY_BUNDLE), 1.0))
     detector.process(_samples())
     state = detector.state.scoring.take(np.array([0]))
     mask: Bool = np.array(present)
@@ -100,6 +106,16 @@ def test_what_the_range_guard_decides_is_the_range_guards(bundle: Bundle) -> Non
     assert part.source == RANGE
     assert part.shares is not None
     assert part.shares.tolist() == [0.0, 0.0, 1.0]
+    _check(moment)
+
+
+def test_what_a_contradiction_decides_is_the_contradicted_sensors(bundle: Bundle) -> None:
+    """A score that the contradiction decides is told as its, over what is usual, and belongs to one sensor."""
+    moment = moment_of(_contradicting(bundle, 50.0), _samples(), "p1", START + 203)
+    decided, usual = moment.parts.parts
+    assert (decided.source, usual.source) == (CONTRADICTION, USUAL)
+    assert decided.shares is not None
+    assert decided.shares.tolist() == [0.0, 1.0, 0.0]
     _check(moment)
 
 

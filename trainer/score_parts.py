@@ -16,7 +16,7 @@ from edge_agent.contract.contradiction import Contradiction
 from edge_agent.contract.ewma import deviation
 from edge_agent.contract.fusion import LEAST_RATIO, RULES
 from edge_agent.contract.mahalanobis import Mahalanobis
-from edge_agent.contract.scoring_model import ScoringModel
+from edge_agent.contract.scoring_model import NOVELTY_SPAN, ScoringModel
 from edge_agent.contract.scoring_state import ScoringState
 from edge_agent.contract.shape_novelty import WINDOW, shape_distances
 from edge_agent.contract.types import Bool, Float64
@@ -103,9 +103,10 @@ def _contradiction_squares(model: ScoringModel, state: ScoringState, judged: Boo
     found = np.zeros(judged.shape[1])
     if model.contradiction:
         space = Mahalanobis(model.residual_correlation, model.judged)
-        ratio = Contradiction(model.contradiction, space, model.spans).ratios(state.residual, judged)[0]
-        largest = ratio.max(axis=0)
-        found[largest.argmax()] = largest.max() ** 2
+        ratio = Contradiction(model.contradiction, space, NOVELTY_SPAN).ratios(state.residual[:, -1], judged)[
+            0
+        ]
+        found[ratio.argmax()] = ratio.max() ** 2
     return found
 
 

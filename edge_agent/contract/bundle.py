@@ -433,10 +433,10 @@ def _read_scoring(directory: Path, manifest: Manifest) -> ScoringModel:
         raise BundleError(f"{path}: variance: must hold two centres, and scales above 0, for {width} sensors")
     usual = contradiction.usual
     if contradiction and not (
-        usual.shape == (len(spans), width) and np.all(usual > 0.0) and 0.0 < contradiction.balance < math.inf
+        usual.shape == (width,) and np.all(usual > 0.0) and 0.0 < contradiction.balance < math.inf
     ):
         raise BundleError(
-            f"{path}: contradiction: must hold {len(spans)} usual ones above 0 for {width} sensors, and a balance"
+            f"{path}: contradiction: must hold a usual one above 0 for {width} sensors, and a balance"
         )
     return ScoringModel(
         spans=spans, fusion=fusion, shapes=shapes, variance=variance, contradiction=contradiction, **arrays

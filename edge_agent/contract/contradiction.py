@@ -4,14 +4,17 @@ A distance over F sensors is a mean: a fault of one of them stands in it beside 
 larger for it. What the others' residuals do not explain of a sensor's own, `c_i = (R^-1 z)_i / sqrt((R^-1)_ii)`, has
 variance 1 in normal operation, and of all statistics it is the most powerful against a shift of sensor i alone (Hawkins
 1991, Multivariate Quality Control Based on Regression-Adjusted Variables). Which sensor will fail is not known: the
-statistic is the largest of all sensors and spans, each over its own 0.99 quantile. What moves all sensors together, a
-change of load or of the season, is explained by the others and moves it little.
+statistic is the largest of all sensors, each over its own 0.99 quantile. What moves all sensors together, a change of
+load or of the season, is explained by the others and moves it little.
+
+The residuals are averaged over a short span. A single reading is a matter of data quality; in a long average stands
+what forecasts are slowly off by (`scoring_averages`), which moves with no other sensor and so is a contradiction, too:
+there alarms lasted hours beyond their faults (docs/decisions/0025).
 
 A maximum of many has to know the tail of each, so that only a history that supports a claim of rarity has it: there it
 is balanced against the fused statistic, so that either opens as many alarms alone, and the threshold is that of both.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +32,7 @@ class ContradictionModel:
     """Contradictions of normal operation.
 
     Attributes:
-        usual: (S, F) the 0.99 quantile of each sensor's over each span; (0, 0) where none is judged.
+        usual: (F,) the 0.99 quantile of each sensor's; (0,) where none is judged.
         balance: what the contradiction over what is usual of late is multiplied by beside the fused statistic.
     """
 
@@ -39,7 +42,7 @@ class ContradictionModel:
     @staticmethod
     def none() -> "ContradictionModel":
         """Return the model of a machine of which no contradiction is judged."""
-        return ContradictionModel(np.empty((0, 0)))
+        return ContradictionModel(np.empty(0))
 
     def __bool__(self) -> bool:
         """Return whether contradictions are judged at all."""
@@ -54,53 +57,44 @@ class Contradiction:
     """Contradictions of averaged residuals; holds no state of assets itself.
 
     Args:
-        model: what is usual, of S spans.
+        model: what is usual.
         space: of the residuals' correlation.
-        spans: of the averages; a single sample contradicts nothing yet, so that those of one are left out.
+        span: of the average.
     """
 
-    def __init__(self, model: ContradictionModel, space: Mahalanobis, spans: Sequence[int]) -> None:
+    def __init__(self, model: ContradictionModel, space: Mahalanobis, span: int) -> None:
         self._space = space
-        rate = _per_deviation(space, spans) / model.usual
-        # With zeros for the last average, which is the novelty's: to leave it out would be a copy.
-        self._rate = np.concatenate([rate, np.zeros((1, rate.shape[1]))])
+        self._rate = _per_deviation(space, span) / model.usual
 
     def largest(self, average: Float64, present: Bool | None) -> Float64:
         """Return (n,) the largest contradiction.
 
         Args:
-            average: (n, S + 1, F) of the residuals; the last is not used.
+            average: (n, F) of the residuals.
             present: (n, F) which cells count; None is all.
         """
-        ratio = self.ratios(average, present)
-        return np.asarray(ratio.reshape(len(ratio), -1).max(axis=1))
+        return np.asarray(self.ratios(average, present).max(axis=1))
 
     def ratios(self, average: Float64, present: Bool | None) -> Float64:
-        """Return (n, S + 1, F) each contradiction over its usual one; of a sensor that is not there it is 0.
+        """Return (n, F) each contradiction over its usual one; of a sensor that is not there it is 0.
 
         Of fewer others a sensor is known less well: by the deviation that all leave, a contradiction is then smaller.
         """
-        ratio = self._space.projected(average, present)
+        ratio = self._space.projected(average[:, None], present)[:, 0]
         ratio *= self._rate
         return np.abs(ratio, out=ratio)
 
 
 def fit_contradiction(
-    u: Float64, present: Bool, correlation: Float64, judged: Bool, spans: tuple[int, ...]
+    u: Float64, present: Bool, correlation: Float64, judged: Bool, span: int
 ) -> ContradictionModel:
     """Learn from standardised residuals (n, F) of normal data in order, of which `present` (n, F) count."""
     space = Mahalanobis(correlation, judged)
-    rate, usual = _per_deviation(space, spans), np.full((len(spans), u.shape[1]), LEAST_USUAL)
-    for place, span in enumerate(spans):
-        # One span at a time: all averages of a long history are many times its size.
-        average = Smoother([span]).follow(np.zeros((1, 1, u.shape[1])), u[None], present[None])[0]
-        found = np.abs(space.projected(average, present)[:, 0] * rate[place])
-        usual[place] = np.maximum(np.quantile(found, 0.99, axis=0), LEAST_USUAL)
-    return ContradictionModel(usual)
+    average = Smoother([span]).follow(np.zeros((1, 1, u.shape[1])), u[None], present[None])[0]
+    found = np.abs(space.projected(average, present)[:, 0] * _per_deviation(space, span))
+    return ContradictionModel(np.maximum(np.quantile(found, 0.99, axis=0), LEAST_USUAL))
 
 
-def _per_deviation(space: Mahalanobis, spans: Sequence[int]) -> Float64:
-    """Return (S, F) what makes contradictions of averages over spans have variance 1; 0 for those of one sample."""
-    lasting = np.asarray(spans) > 1
-    scale = np.sqrt(np.maximum(np.diag(space.precision), 1e-12))
-    return np.asarray((lasting / deviation(spans))[:, None] / scale)
+def _per_deviation(space: Mahalanobis, span: int) -> Float64:
+    """Return (F,) what makes contradictions of averages over a span have variance 1."""
+    return np.asarray(1.0 / (float(deviation([span])[0]) * np.sqrt(np.diag(space.precision))))

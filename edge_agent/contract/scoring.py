@@ -14,7 +14,7 @@ from edge_agent.contract.fusion import LEAST_RATIO
 from edge_agent.contract.mahalanobis import Mahalanobis
 from edge_agent.contract.novelty import NearestCentre
 from edge_agent.contract.scoring_averages import ScoreAverages
-from edge_agent.contract.scoring_model import ASPECTS, ScoringModel
+from edge_agent.contract.scoring_model import ASPECTS, NOVELTY_SPAN, ScoringModel
 from edge_agent.contract.scoring_state import Averages
 from edge_agent.contract.shape_novelty import WINDOW, shape_statistic
 from edge_agent.contract.types import Bool, Float32, Float64, Places
@@ -42,7 +42,7 @@ class Scorer:
         self._residual = Mahalanobis(model.residual_correlation, model.judged)
         self._level = Mahalanobis(model.level_correlation, model.judged)
         self._contradiction = (
-            Contradiction(model.contradiction, self._residual, model.spans) if model.contradiction else None
+            Contradiction(model.contradiction, self._residual, NOVELTY_SPAN) if model.contradiction else None
         )
         self._aspect_weights = model.fusion.aspect_weights
         self._novelty = NearestCentre(model.centres, np.r_[model.judged, model.judged])
@@ -67,7 +67,7 @@ class Scorer:
             distance = space.distance(average, present)[:, :-1]
             np.multiply(distance, self._per_deviation, out=found[:, at : at + spans])
         one = self._contradiction
-        found[:, 2 * spans] = 0.0 if one is None else one.largest(state.residual, present)
+        found[:, 2 * spans] = 0.0 if one is None else one.largest(state.residual[:, -1], present)
         vector = np.concatenate([state.level[:, -1], state.residual[:, -1]], axis=1)
         if present is None or (present | ~model.judged).all():
             judged = model.judged
@@ -165,6 +165,9 @@ class Scorer:
             total += weight * (parts / np.maximum(parts.sum(axis=2, keepdims=True), 1e-12)).mean(axis=1)
         excess = state.excess[:, 0]
         total += np.where(excess.max(axis=1, keepdims=True) >= 1.0, 4.0 * excess / _excess_sum(excess), 0.0)
+        if self._contradiction is not None:
+            ratio = np.square(self._contradiction.ratios(state.residual[:, -1], present))
+            total += np.where(ratio.max(axis=1, keepdims=True) >= 1.0, 4.0 * ratio / _excess_sum(ratio), 0.0)
         return np.asarray(total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12))
 
     def whitened(self, state: Averages, place: int) -> tuple[Float64, Float64]:
@@ -218,5 +221,5 @@ class Scorer:
 
 
 def _excess_sum(excess: Float64) -> Float64:
-    """Return (n, 1) the sum of excesses, never zero."""
+    """Return (n, 1) the sum of what sensors exceed, never zero."""
     return np.asarray(np.maximum(excess.sum(axis=1, keepdims=True), 1e-12))

@@ -129,7 +129,7 @@ def fit_scoring(
         centres=find_centres(states[min(4 * NOVELTY_SPAN, len(states) - 1) :]),
         shapes=fit_shapes(level, run, judged, adapts) if model.fusion.weight("shape") else ShapeModel.none(),
         contradiction=fit_contradiction(
-            np.where(present, u, 0.0), present, residual_correlation, judged, spans
+            np.where(present, u, 0.0), present, residual_correlation, judged, NOVELTY_SPAN
         )
         if model.fusion.contradiction
         else ContradictionModel.none(),

@@ -22,6 +22,7 @@ def variants(options: ForewarnOptions) -> list[Contender]:
     fusion = Fusion()
     parts = {f"without {source}": Parts(fusion.without(source)) for source in SOURCES}
     parts["without range guard"] = Parts(replace(fusion, range_guard=False))
+    parts["without contradiction"] = Parts(replace(fusion, contradiction=False))
     parts["maximum for log-mean"] = Parts(replace(fusion, rule="maximum"))
     parts["without trimming"] = Parts(trimming=False)
     found: list[Contender] = [Forewarn(options, FULL)]
