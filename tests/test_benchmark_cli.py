@@ -164,7 +164,7 @@ def test_a_stressed_run_shows_the_clean_one_beside_it(
 def test_an_ablation_tells_what_each_part_is_worth(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each source, guard, contradiction, the fusion and the trimming are left out in turn; differences are to the full one."""
+    """Each source, guard, contradiction, fusion and trimming are left out in turn; differences are to the full one."""
     write_skab(tmp_path)
     (tmp_path / "skab" / "other" / "1.csv").unlink()
     words = ("benchmark", "skab", "--data", tmp_path, *RIDGE, "--seeds", 1, "--ablate", "--json")

@@ -44,6 +44,10 @@ EVERYWHERE = 1e30
 TRIMS = 2
 """A large fault hides a small one: after the first trimming the second stands out."""
 
+CONTRADICTION_MARGIN = 1.25
+"""Over the contradiction that a calibration block shows once: a fault of one sensor stands so far out that the limit
+hides hardly any, and the alarm budget is left to the fused statistic (docs/decisions/0025)."""
+
 OnRows = Callable[[int], None]
 
 
@@ -358,7 +362,7 @@ def usual_rows(manifest: Manifest) -> int:
 def _balanced(
     scoring: ScoringModel, aspects: Float64, normaliser: Float64, limit: Callable[[Float64], Threshold]
 ) -> ScoringModel:
-    """Weigh the contradiction so that alone it opens as many alarms as the fused statistic does alone.
+    """Weigh the contradiction so that at the fused statistic's own threshold it stands by a margin beyond the usual.
 
     Where either has no tail to go by, no contradiction is judged: nothing says how rare the largest of so many is.
 
@@ -374,7 +378,9 @@ def _balanced(
     alone = limit(aspects[:, 3] / normaliser[..., 3])
     if fused.tail is None or alone.tail is None:
         return replace(scoring, contradiction=ContradictionModel.none())
-    return replace(scoring, contradiction=scoring.contradiction.balanced(fused.value / alone.value))
+    once = alone.tail.value_at(alone.supported_alarms_per_week)
+    balance = fused.value / (CONTRADICTION_MARGIN * once)
+    return replace(scoring, contradiction=scoring.contradiction.balanced(balance))
 
 
 def against_usual(

@@ -12,7 +12,7 @@ what forecasts are slowly off by (`scoring_averages`), which moves with no other
 there alarms lasted hours beyond their faults (docs/decisions/0025).
 
 A maximum of many has to know the tail of each, so that only a history that supports a claim of rarity has it: there it
-is balanced against the fused statistic, so that either opens as many alarms alone, and the threshold is that of both.
+is balanced against the fused statistic, so that it reaches the threshold a margin beyond what its own tail gives once.
 """
 
 from dataclasses import dataclass, replace
@@ -23,8 +23,8 @@ from edge_agent.contract.ewma import Smoother, deviation
 from edge_agent.contract.mahalanobis import Mahalanobis
 from edge_agent.contract.types import Bool, Float64
 
-LEAST_USUAL = 1.0
-"""Standard deviations: less contradiction than noise itself is no news, however smoothly a sensor is forecast."""
+LEAST_USUAL = 0.1
+"""Standard deviations: where one sensor is nearly a sum of others, the shrunk correlation leaves it less than noise."""
 
 
 @dataclass(frozen=True)
