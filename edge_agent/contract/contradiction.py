@@ -65,6 +65,8 @@ class Contradiction:
     def __init__(self, model: ContradictionModel, space: Mahalanobis, span: int) -> None:
         self._space = space
         self._rate = _per_deviation(space, span) / model.usual
+        # Of all sensors, what makes contradictions of residuals is one product.
+        self._whole = space.projected(np.eye(len(self._rate))[:, None], None)[:, 0] * self._rate
 
     def largest(self, average: Float64, present: Bool | None) -> Float64:
         """Return (n,) the largest contradiction.
@@ -73,15 +75,17 @@ class Contradiction:
             average: (n, F) of the residuals.
             present: (n, F) which cells count; None is all.
         """
-        return np.asarray(self.ratios(average, present).max(axis=1))
+        return np.asarray(np.maximum.reduce(self.ratios(average, present), axis=1))
 
     def ratios(self, average: Float64, present: Bool | None) -> Float64:
         """Return (n, F) each contradiction over its usual one; of a sensor that is not there it is 0.
 
         Of fewer others a sensor is known less well: by the deviation that all leave, a contradiction is then smaller.
         """
-        ratio = self._space.projected(average[:, None], present)[:, 0]
-        ratio *= self._rate
+        if present is None:
+            ratio = average @ self._whole
+        else:
+            ratio = self._space.projected(average[:, None], present)[:, 0] * self._rate
         return np.abs(ratio, out=ratio)
 
 
