@@ -148,7 +148,7 @@ def test_processes_share_one_study_from_nothing(database: str, tmp_path: Path) -
         run = {place: together(place) for place in (database, *(f"{tmp_path}/{n}.db" for n in range(8)))}
     for place, counts in run.items():
         records = study(place).records()
-        assert min(counts) > 0
+        # On a busy machine one may find all trials run before its turn comes.
         assert sum(counts) == len(records)
         assert TRIALS <= len(_finished(records)) <= TRIALS + 2
         assert len({str(sorted(one.parameters.items())) for one in records}) == len(records)

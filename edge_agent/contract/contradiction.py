@@ -95,8 +95,12 @@ def fit_contradiction(
     """Learn from standardised residuals (n, F) of normal data in order, of which `present` (n, F) count."""
     space = Mahalanobis(correlation, judged)
     average = Smoother([span]).follow(np.zeros((1, 1, u.shape[1])), u[None], present[None])[0]
-    found = np.abs(space.projected(average, present)[:, 0] * _per_deviation(space, span))
-    return ContradictionModel(np.maximum(np.quantile(found, 0.99, axis=0), LEAST_USUAL))
+    # In place as far as it goes: each of these is as large as the history, in double precision.
+    found = space.projected(average, present)[:, 0]
+    del average
+    found *= _per_deviation(space, span)
+    np.abs(found, out=found)
+    return ContradictionModel(np.maximum(np.quantile(found, 0.99, axis=0, overwrite_input=True), LEAST_USUAL))
 
 
 def _per_deviation(space: Mahalanobis, span: int) -> Float64:

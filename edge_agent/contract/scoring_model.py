@@ -116,21 +116,22 @@ def fit_scoring(
     u = bounded((residual - model.residual_centre) / model.residual_scale)
     v = bounded((level - model.level_centre) / model.level_scale)
     present = np.isfinite(u) & judged
+    filled = np.where(present, u, 0.0)
     moved, known = np.where(np.c_[present, present], np.c_[v, u], 0.0), np.c_[present, present]
     states = Smoother([NOVELTY_SPAN]).follow(np.zeros((1, 1, 2 * width)), moved[None], known[None])[0, :, 0]
+    # Of a long history each of these is larger than the history itself.
+    del moved, known
+    centres = find_centres(states[min(4 * NOVELTY_SPAN, len(states) - 1) :])
+    del states
     residual_correlation = shrunk_correlation(np.where(present, u, np.nan))
     return replace(
         model,
         residual_correlation=residual_correlation,
         level_correlation=shrunk_correlation(np.where(present, v, np.nan)),
-        variance=fit_variance(
-            np.where(present, u, 0.0), present, tuple(min(span, max(spans)) for span in VARIANCE_SPANS)
-        ),
-        centres=find_centres(states[min(4 * NOVELTY_SPAN, len(states) - 1) :]),
+        variance=fit_variance(filled, present, tuple(min(span, max(spans)) for span in VARIANCE_SPANS)),
+        centres=centres,
         shapes=fit_shapes(level, run, judged, adapts) if model.fusion.weight("shape") else ShapeModel.none(),
-        contradiction=fit_contradiction(
-            np.where(present, u, 0.0), present, residual_correlation, judged, NOVELTY_SPAN
-        )
+        contradiction=fit_contradiction(filled, present, residual_correlation, judged, NOVELTY_SPAN)
         if model.fusion.contradiction
         else ContradictionModel.none(),
     )

@@ -250,7 +250,7 @@ class SensorGate:
             absent = _absences(state.absent[rows], missing)
             step = values - _last_known(held, values, missing)
             ordinary = self._is_ordinary(values, step) | (missing & (absent <= self._stale))
-        if np.count_nonzero(step) < step.size:
+        if absent is not None or np.count_nonzero(step) < step.size:
             hold = _holds(state.hold[rows], step == 0.0, None if absent is None else absent == 0)
             ordinary &= hold <= self._odd_hold
         odd = tick[:, :1] - state.last_tick[rows][:, None] != 1
