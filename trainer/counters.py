@@ -19,12 +19,24 @@ RISING, FALLING = 0.05, 0.0003
 """Shares of the steps of a counter: as many rise at least, and no more fall, where it is reset."""
 
 
+_BLOCK = 65_536
+
+
 def is_counter(readings: Sequence[Float32]) -> bool:
-    """Return whether a sensor only ever rises, by its readings (n,) of each asset in order, none missing."""
-    steps = [np.diff(part) for part in readings]
-    count = sum(map(len, steps))
-    rises, falls = (sum(int(np.count_nonzero(sign * part > 0)) for part in steps) for sign in (1, -1))
-    return count >= LEAST_STEPS and rises >= RISING * count and falls <= FALLING * count
+    """Return whether a sensor only ever rises, by its readings (n,) of each asset in order, NaN where missing."""
+    total = sum(max(int(np.count_nonzero(np.isfinite(part))) - 1, 0) for part in readings)
+    rises = falls = 0
+    for part in readings:
+        last = np.empty(0, np.float32)
+        # Most sensors fall at once: nothing as large as the history is made of them.
+        for at in range(0, len(part), _BLOCK):
+            block = part[at : at + _BLOCK]
+            known = np.concatenate([last, block[np.isfinite(block)]])
+            step, last = np.diff(known), known[-1:]
+            rises, falls = rises + int(np.count_nonzero(step > 0)), falls + int(np.count_nonzero(step < 0))
+            if falls > FALLING * total:
+                return False
+    return total >= LEAST_STEPS and rises >= RISING * total
 
 
 def without_counters(cleaned: Cleaned, kept: Collection[str]) -> Cleaned:
@@ -38,7 +50,7 @@ def without_counters(cleaned: Cleaned, kept: Collection[str]) -> Cleaned:
     counters = [
         name
         for name, parts in zip(cleaned.sensors, columns, strict=True)
-        if name not in kept and is_counter([part[np.isfinite(part)] for part in parts])
+        if name not in kept and is_counter(parts)
     ]
     if not counters or len(counters) == len(cleaned.sensors):
         return cleaned
