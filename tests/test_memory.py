@@ -18,7 +18,7 @@ FEW_ROWS = 1_000
 SENSORS = 10
 START = 1_767_225_600
 TABLE_MEGABYTES = ROWS * SENSORS * 4 / 1e6
-MOST_MEGABYTES = 3 * TABLE_MEGABYTES + 240.0
+MOST_MEGABYTES = 3 * TABLE_MEGABYTES + 200.0
 """Above what a short history takes, which is mostly that of the libraries."""
 # The system's own record of the most that was resident: `ru_maxrss` would begin with the memory of the test's process.
 _FIT = "import sys; from trainer.cli import main; code = main(sys.argv[1:]);"
@@ -70,13 +70,13 @@ def _peak_megabytes(program: str, *words: object) -> tuple[float, str]:
 
 
 def test_reading_a_long_history_takes_a_few_copies_of_it(histories: tuple[Path, Path]) -> None:
-    """A million rows of ten sensors are read and cleaned within three times their float32 table and 240 MB."""
+    """A million rows of ten sensors are read and cleaned within three times their float32 table and 200 MB."""
     few, many = (_peak_megabytes(_READ, path)[0] for path in histories)
     assert many - few <= MOST_MEGABYTES
 
 
 def test_fitting_a_long_history_takes_a_few_copies_of_it(tmp_path: Path) -> None:
-    """`fit` of a million rows of ten sensors takes, above that of a thousand, three times their table and 240 MB."""
+    """`fit` of a million rows of ten sensors takes, above that of a thousand, three times their table and 200 MB."""
     small = ("--units", "4", "--epochs", "1", "--window", "8", "--json")
     peaks = []
     for rows in (FEW_ROWS, ROWS):

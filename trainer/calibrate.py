@@ -316,7 +316,10 @@ def _judged(
     scoring = scoring.normalised(_normalisers(used))
     manifest = bundle.manifest
     length = usual_rows(manifest)
-    aspects, normaliser, recent = _over_usual(scoring, used, samples.asset[usable], length)
+    fused, contradiction, recent = _apart(scoring, used, samples.asset[usable], length)
+    count = len(used)
+    # Of a long history it is as large as all that follows.
+    del used
     limit = partial(
         calibrate_threshold,
         interval=manifest.sampling_interval_seconds,
@@ -325,12 +328,11 @@ def _judged(
         block_rows=length,
         opening=(manifest.alarm_rules.open_count, manifest.alarm_rules.open_window),
     )
-    scoring = _balanced(replace(scoring, recent=recent), aspects, normaliser, limit)
-    statistic = np.full(len(statistics), np.nan)
-    statistic[usable] = Scorer(scoring).judged(aspects, normaliser)
+    scoring = _balanced(replace(scoring, recent=recent), fused, contradiction, limit)
+    statistic, _ = against_usual(scoring, statistics, samples.asset, length)
     threshold = limit(statistic[usable])
     drift = _drift(bundle, scoring, samples, forecast, np.asarray(usable))
-    return Calibrated(scoring, threshold, forecast, statistic, len(used), drift, trimmed)
+    return Calibrated(scoring, threshold, forecast, statistic, count, drift, trimmed)
 
 
 def _drift(
@@ -360,7 +362,7 @@ def usual_rows(manifest: Manifest) -> int:
 
 
 def _balanced(
-    scoring: ScoringModel, aspects: Float64, normaliser: Float64, limit: Callable[[Float64], Threshold]
+    scoring: ScoringModel, fused: Float64, contradiction: Float64, limit: Callable[[Float64], Threshold]
 ) -> ScoringModel:
     """Weigh the contradiction so that at the fused statistic's own threshold it stands by a margin beyond the usual.
 
@@ -368,19 +370,26 @@ def _balanced(
 
     Args:
         scoring: with its normalisers.
-        aspects: (n, 4) of rows in order.
-        normaliser: (n, 4) or (4,) what was usual of them.
+        fused: (n,) of rows in order, over what was usual.
+        contradiction: (n,) of the same rows, over what was usual of it.
         limit: the threshold of a statistic (n,).
     """
     if not scoring.contradiction:
         return scoring
-    fused = limit(Scorer(scoring).fuse(aspects, normaliser))
-    alone = limit(aspects[:, 3] / normaliser[..., 3])
-    if fused.tail is None or alone.tail is None:
+    whole, alone = limit(fused), limit(contradiction)
+    if whole.tail is None or alone.tail is None:
         return replace(scoring, contradiction=ContradictionModel.none())
     once = alone.tail.value_at(alone.supported_alarms_per_week)
-    balance = fused.value / (CONTRADICTION_MARGIN * once)
+    balance = whole.value / (CONTRADICTION_MARGIN * once)
     return replace(scoring, contradiction=scoring.contradiction.balanced(balance))
+
+
+def _apart(
+    scoring: ScoringModel, statistics: Float64, asset: Int64, length: int
+) -> tuple[Float64, Float64, Float32]:
+    """Return fused statistic and contradiction (n,) over what was usual of them, and the block maxima at the end."""
+    aspects, normaliser, recent = _over_usual(scoring, statistics, asset, length)
+    return Scorer(scoring).fuse(aspects, normaliser), aspects[:, 3] / normaliser[..., 3], recent
 
 
 def against_usual(
