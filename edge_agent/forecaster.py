@@ -3,9 +3,12 @@
 ONNX Runtime is imported when a graph is opened: a very small device has LiteRT in its place.
 """
 
+import io
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,10 @@ class OnnxGraph:
         # The list of *available* providers always claims CUDA; only the session tells the truth.
         self.provider = "cuda" if _CUDA in self._session.get_providers() else "cpu"
         if provider == "cuda" and self.provider != "cuda":
-            raise ConfigurationError("bundle.provider: cuda was asked for, but the session runs on the CPU")
+            why = _loaded_libraries(onnxruntime)
+            raise ConfigurationError(
+                f"bundle.provider: cuda was asked for, but the session runs on the CPU{why and ': ' + why}"
+            )
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, feeds: dict[str, Float32]) -> dict[str, NDArray[np.float32]]:
@@ -238,15 +244,32 @@ def _cpu_session(onnxruntime: Any, graph: Path | bytes) -> Any:
 
 
 def _cuda_session(onnxruntime: Any, graph: Path | bytes) -> Any:
+    # Errors only: a warning of its own for each session says that rows named twice would be undefined; none is.
+    onnxruntime.set_default_logger_severity(3)
     # Against TF32 once more, in the libraries that ONNX Runtime calls: they read it when they are loaded.
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    missing = _loaded_libraries(onnxruntime)
     try:
         # ONNX Runtime's own fallback would print, among what commands print for programs, and lose what lies there.
         return _session(onnxruntime, graph, [(_CUDA, _CUDA_OPTIONS), _CPU], enable_fallback=0)
     except Exception as reason:  # as above
-        raise ConfigurationError(
-            f"bundle.provider: cuda was asked for, but {_first_line(reason)}"
-        ) from reason
+        because = missing or _first_line(reason)
+        raise ConfigurationError(f"bundle.provider: cuda was asked for, but {because}") from reason
+
+
+@cache
+def _loaded_libraries(onnxruntime: Any) -> str:
+    """Load CUDA and cuDNN as the extra `gpu` installs them, where the system's loader does not look.
+
+    Returns:
+        what could not be loaded from there nor from the system, in a line; empty where nothing lacks.
+    """
+    told = io.StringIO()
+    # It prints, among what commands print for programs.
+    with redirect_stdout(told):
+        onnxruntime.preload_dlls()
+    lines = [line for line in told.getvalue().splitlines() if line.startswith("Failed to load")]
+    return lines[0] if lines else ""
 
 
 def _session(onnxruntime: Any, graph: Path | bytes, providers: list[Any], **fields: int) -> Any:

@@ -43,7 +43,7 @@ CASES = (
     scaling.Case("assets_100", "3 assets", Shape(2, 4, (4,)), 3),
     scaling.Case("sensors", "3 sensors", Shape(3, 4, (4,)), 3),
 )
-SHORT = training.Length(hours=20.0, cpu_seconds=1.0, long_rows=1500, units=(4, 3), window=8)
+SHORT = training.Length(hours=20.0, seconds=1.0, long_rows=1500, units=(4, 3), window=8)
 STEADY = latency.Steady(assets=5, pace=200.0, rows=16)
 
 
@@ -145,14 +145,30 @@ def test_everybody_reaches_the_rmse_that_training_is_measured_to(runs: dict[str,
         assert one["peak_megabytes"] >= one["start_megabytes"] > 0.0
 
 
-def test_a_library_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_library_that_is_not_there_is_said_so(
+    runs: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Without its environment the library has a line that says so, and no figure of training is held against it."""
     monkeypatch.setenv(training.LIBRARY_VARIABLE, str(tmp_path / "nowhere"))
     assert training.library() is None
-    record = training._record("library", None, [], [], None)
-    assert record == {"key": "library", "name": "darts, not installed"}
-    place = {"training": {"quick": False, "contenders": [record]}}
+    for on_gpu in (False, True):
+        assert "library" not in {one.key for one in training.contenders(on_gpu)}
+    (record,) = (one for one in runs["training"]["contenders"] if one["key"] == "library")
+    if "rounds" not in record:
+        assert record == {"key": "library", "name": "darts, not installed"}
+    place = {"training": {"quick": False, "contenders": [{"key": "library", "name": "darts, not installed"}]}}
     assert list(verdicts(place)) == []
+
+
+def test_on_a_gpu_everybody_runs_on_both_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is held against the tutorial's script on its own backend, and sees the GPU, which is hidden otherwise."""
+    monkeypatch.setattr(training, "library", lambda: "python")
+    there = {one.key: one for one in training.contenders(on_gpu=True)}
+    assert {one.environment.get("KERAS_BACKEND") for one in there.values()} == {"jax", "torch", None}
+    assert there["forewarn_jax"].base == there["tutorial_jax"].key
+    assert there["library"].base == there["tutorial_torch"].key
+    assert all("CUDA_VISIBLE_DEVICES" not in one.environment for one in there.values())
+    assert all(one.environment["CUDA_VISIBLE_DEVICES"] == "" for one in training.contenders(on_gpu=False))
 
 
 def test_the_rmse_to_reach_is_one_that_everybody_reached() -> None:
@@ -166,7 +182,7 @@ def test_the_rmse_to_reach_is_one_that_everybody_reached() -> None:
 def test_a_task_is_the_same_in_another_process(tmp_path: Path) -> None:
     """What is written for a contender is what it reads, and judged windows end right before their targets."""
     values = np.arange(60, dtype=np.float32).reshape(30, 2)
-    task = Task(values, values, 4, (3, 2), 8, 1.0, 5)
+    task = Task(values, values, 4, (3, 2), 8, 1.0, "cpu_seconds", 5)
     task.save(tmp_path / "task.npz")
     again = Task.load(tmp_path / "task.npz")
     assert again.judged(9)[0].shape == (9, 4, 2)

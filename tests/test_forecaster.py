@@ -9,7 +9,7 @@ import pytest
 from edge_agent.contract.bundle import read_bundle
 from edge_agent.contract.errors import BundleError, ConfigurationError
 from edge_agent.contract.types import Float32
-from edge_agent.forecaster import MAX_BATCH, Forecaster, OnnxGraph
+from edge_agent.forecaster import MAX_BATCH, Forecaster, OnnxGraph, _loaded_libraries
 from tests.tiny_machine import SENSORS, TINY_BUNDLE, WINDOW
 
 STATE = read_bundle(TINY_BUNDLE).manifest.state_size
@@ -95,6 +95,31 @@ def test_cuda_that_fails_is_one_line_and_nothing_printed(
     forecaster = Forecaster(TINY_BUNDLE, "step", STATE, "auto")
     assert (forecaster.provider, forecaster.resident) == ("cpu", None)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "told", ["", "Failed to load libcublas.so.13: no such file\nPlease follow the page\n"]
+)
+def test_the_libraries_that_the_extra_brings_are_loaded_before_a_session_asks(
+    told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The system's loader does not look where pip puts CUDA; what is nowhere is the reason, and nothing is printed."""
+    import onnxruntime
+
+    def preload() -> None:
+        print(told, end="")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    _loaded_libraries.cache_clear()
+    reason = told.split("\n")[0] or r"the session runs on the CPU$"
+    with (
+        pytest.warns(UserWarning, match="Specified provider"),
+        pytest.raises(ConfigurationError, match=reason),
+    ):
+        Forecaster(TINY_BUNDLE, "step", STATE, "cuda")
+    _loaded_libraries.cache_clear()
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -6,10 +6,13 @@ Model and training are backend-neutral; `KERAS_BACKEND` may name another one tha
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Keras hands PyTorch the weights of an LSTM one by one, as its layers have them; nobody can do anything about it.
+warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
 
 
 @contextlib.contextmanager

@@ -29,8 +29,6 @@ def training_device(recurrent_dropout: bool) -> str:
     many = f"{len(found)} graphics processors" if len(found) > 1 else "one graphics processor"
     if len(found) > 1 and backend != "tensorflow":
         many = f"one of {len(found)} graphics processors (all of them with KERAS_BACKEND=tensorflow)"
-    if backend == "jax":
-        return f"training on {many} ({backend}); LSTM layers are compiled by XLA"
     how = "without cuDNN, which has no recurrent dropout" if recurrent_dropout else "with cuDNN's fast LSTM"
     return f"training on {many} ({backend}), {how}"
 

@@ -5,6 +5,7 @@ beside a GPU would hold cuDNN nodes, the training backend may be another one, an
 graph is right is not for the process that made it to say: `trainer.verify` refuses a wrong one.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -65,6 +66,11 @@ def deployed_graphs(mode: str, runtime: str = "onnx", precision: str = "float32"
     """Return the graphs that run in one mode, `step` or `window`, with one runtime and precision."""
     graph = graph_file(mode, runtime, precision)
     return (graph, CHUNK_GRAPH) if graph == STEP_GRAPH else (graph,)
+
+
+def can_export() -> bool:
+    """Return whether TensorFlow is installed; a machine that trains with another backend may have none."""
+    return importlib.util.find_spec("tensorflow") is not None
 
 
 def export_all(weights: ForecasterWeights, directory: Path, precision: str = "float32") -> None:
@@ -134,6 +140,8 @@ def _traced_names(job: Job) -> list[str]:
 
 def _export_elsewhere(jobs: Sequence[Job]) -> None:
     """Write the graphs that need TensorFlow in a process of its own."""
+    if not can_export():
+        raise ExportError("TensorFlow is not installed: graphs are exported through it")
     with tempfile.TemporaryDirectory() as scratch:
         words: list[str] = []
         for number, job in enumerate(jobs):

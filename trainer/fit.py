@@ -21,7 +21,6 @@ from edge_agent.contract.threshold import Threshold
 from edge_agent.contract.trailing import block_rows
 from edge_agent.detector import Detector, load_detector, open_detector
 from edge_agent.version import VERSION
-from trainer.backend import keras
 from trainer.blocks import FOLDS, SHORT_HISTORY, Plan, make_plan
 from trainer.calibrate import (
     Calibrated,
@@ -36,7 +35,7 @@ from trainer.dataset import SubSequences
 from trainer.detection_metrics import forecast_skill
 from trainer.devices import on_all_devices, training_device
 from trainer.evaluate import Evaluation
-from trainer.export import Job, deployed_graphs, export_all, export_graphs
+from trainer.export import Job, can_export, deployed_graphs, export_all, export_graphs
 from trainer.fit_options import FitOptions, check_out
 from trainer.habits import UNKNOWN, sensor_habits
 from trainer.learning import (
@@ -56,6 +55,10 @@ from trainer.watch import Utilisation, Watch
 from trainer.workplace import fit_key, workplace
 
 DAY_SECONDS = 86_400.0
+_NO_EXPORT = (
+    "TensorFlow is not installed: this machine can train but not export; what is learnt is kept, and the same command "
+    "where TensorFlow is and this directory was copied to makes the bundle"
+)
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,11 @@ def fit(
     _check_sensors(cleaned, options)
     plan, screened = _plan(cleaned, options)
     watch = Watch(progress.note, logs)
-    with workplace(out, fit_key(cleaned, options, keras.backend.backend())) as place:
+    with workplace(out, fit_key(cleaned, options)) as place:
         if place.resumed:
             progress.note(f"an interrupted training of these data and options was found: it goes on ({out})")
+        if not can_export():
+            progress.note(f"{_NO_EXPORT} ({place.directory})")
         learnt = _learn_supervised(plan, progress, Supervision(watch, place))
         bundle = _uncalibrated(plan, place.draft, _export_and_prove(plan, learnt, place.draft, progress))
         history = plan.calibration_history()

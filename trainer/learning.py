@@ -233,6 +233,7 @@ class _Learner:
             "losses": list(record.losses),
             "stop_losses": list(record.stop_losses),
             "interrupted": record.interrupted,
+            "backends": list(record.backends),
         }
 
     def again(self, samples: Segments, start: _Start, stage: str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trainer.backend import keras
 from trainer.checkpoint import Slot, TrainingState
 from trainer.dataset import Segments, SubSequences
@@ -60,6 +62,7 @@ class TrainingRecord:
         epochs: epochs that were run.
         rates: the learning rate of each.
         interrupted: whether it was asked to end before it had to.
+        backends: of Keras that the epochs ran on, the first one first.
     """
 
     losses: tuple[float, ...]
@@ -68,6 +71,7 @@ class TrainingRecord:
     epochs: int
     rates: tuple[float, ...] = ()
     interrupted: bool = False
+    backends: tuple[str, ...] = ()
 
 
 class _Adam(keras.optimizers.Adam):  # type: ignore[misc]
@@ -124,13 +128,16 @@ class _KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
         self.losses: list[float] = []
         self.rates: list[float] = []
         self.stop_losses = [untrained_loss]
+        self.backends: list[str] = []
         self.best_epoch = 0
         self.best = forecaster.get_weights()
         self._forecaster = forecaster
         self._patience = patience
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Note the learning rate."""
+        """Note the learning rate, and what computes."""
+        if keras.backend.backend() not in self.backends:
+            self.backends.append(keras.backend.backend())
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -156,12 +163,14 @@ class _KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
             "stop_losses": self.stop_losses,
             "rates": self.rates,
             "best_epoch": self.best_epoch,
+            "backends": self.backends,
         }
 
     def take_up(self, state: TrainingState) -> None:
         """Go on from what was remembered."""
         self.losses, self.rates = state.facts["losses"], state.facts["rates"]
         self.stop_losses, self.best_epoch = state.facts["stop_losses"], state.facts["best_epoch"]
+        self.backends = state.facts["backends"]
         self.best = state.groups["best"]
 
     def restore(self) -> None:
@@ -284,7 +293,7 @@ class Trainer:
         interrupted = self._watch is not None and self._watch.interrupted
         return TrainingRecord(
             tuple(keep.losses), tuple(keep.stop_losses), keep.best_epoch, len(keep.losses), tuple(keep.rates),
-            interrupted,
+            interrupted, tuple(keep.backends),
         )  # fmt: skip
 
     def retrain(self, samples: Segments, rates: Sequence[float], slot: Slot | None = None) -> None:
@@ -316,7 +325,8 @@ class Trainer:
             self._series = series = self._compiled(learned, later)
         for variable in series.optimizer.variables:
             if "learning_rate" not in variable.path:
-                variable.assign(keras.ops.zeros_like(variable))
+                # Of a variable itself the JAX backend makes no zeros.
+                variable.assign(np.zeros(variable.shape))
         series.random.state.assign(keras.random.SeedGenerator(options.seed).state)
         series.learn_from(learned.rows(0))
         return series

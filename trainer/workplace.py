@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge_agent.contract.errors import ForewarnError, UsageError
+from edge_agent.contract.errors import ExportError, ForewarnError, UsageError
 from edge_agent.version import VERSION
 from trainer.checkpoint import Slot
 from trainer.cleaning import Cleaned
@@ -46,15 +46,17 @@ class Workplace:
         return Slot(self.directory / f"{stage}.npz")
 
 
-def fit_key(cleaned: Cleaned, options: FitOptions, backend: str) -> str:
-    """Return what must be the same for a training to go on: data, options, program and backend of Keras."""
+def fit_key(cleaned: Cleaned, options: FitOptions) -> str:
+    """Return what must be the same for a training to go on: data, options and program.
+
+    The backend of Keras may be another one: what is trained where there is a GPU is exported where TensorFlow is.
+    """
     told = {
         "data": history_facts(cleaned),
         "sensors": list(cleaned.sensors),
         "interval": cleaned.interval,
         "options": asdict(options),
         "version": VERSION,
-        "backend": backend,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -62,6 +64,8 @@ def fit_key(cleaned: Cleaned, options: FitOptions, backend: str) -> str:
 @contextmanager
 def workplace(out: Path, key: str) -> Iterator[Workplace]:
     """Open the workplace of a bundle; it is gone when the bundle stands, or when the data or options are refused.
+
+    An export that fails leaves it: what was learnt can be exported elsewhere, or by a program that was mended.
 
     Args:
         out: directory of the bundle.
@@ -81,12 +85,10 @@ def workplace(out: Path, key: str) -> Iterator[Workplace]:
         place = Workplace(directory, _prepare(directory, key))
         try:
             yield place
-        except ForewarnError:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        except BaseException:
-            # Interrupted: the same command is to go on with what was learnt.
-            shutil.rmtree(place.draft, ignore_errors=True)
+        except BaseException as reason:
+            # Interrupted, or not exported: the same command is to go on with what was learnt.
+            refused = isinstance(reason, ForewarnError) and not isinstance(reason, ExportError)
+            shutil.rmtree(directory if refused else place.draft, ignore_errors=True)
             raise
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -24,7 +24,7 @@ from tests.benchmarks.default_bundle import make_default_bundle, normal_values, 
 from tests.benchmarks.figures import ProgressLine, machine_facts
 from tests.benchmarks.plain_script import HalfSpaces, Score, keras_predict, onnx_window, xla_function
 from tests.benchmarks.site import Subject
-from tests.benchmarks.speed_tables import PARTS
+from tests.benchmarks.speed_tables import GPU_PART, PARTS
 from tests.benchmarks.tables import machine_page, part_pages, targets_page
 from trainer.network import build_window_model
 
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks", description="Side-by-side measurements."
     )
-    parser.add_argument("what", nargs="*", choices=(*PARTS, "all"), default="all", help="default all")
+    parser.add_argument(
+        "what", nargs="*", choices=(*PARTS, GPU_PART, "all"), default="all", help="default all"
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds of little, and not the largest")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, with --quick 1")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write every figure there")
@@ -91,6 +93,9 @@ def measure(parts: Sequence[str], rounds: int, quick: bool) -> dict[str, dict[st
             ),
             "training": lambda place: training.measure_training(
                 place, rounds, progress, training.QUICK if quick else training.Length()
+            ),
+            GPU_PART: lambda place: training.measure_training(
+                place, rounds, progress, training.QUICK if quick else training.GPU, on_gpu=True
             ),
         }
         for part in parts:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike
 from tests.broker import find_mosquitto
 from trainer.progress import Progress
 
-LIBRARIES = ("numpy", "onnxruntime", "paho-mqtt", "keras", "tensorflow", "river")
+LIBRARIES = ("numpy", "onnxruntime", "paho-mqtt", "keras", "tensorflow", "jax", "torch", "river")
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -43,8 +44,6 @@ def in_turn(count: int, number: int) -> list[int]:
 
 def machine_facts() -> dict[str, Any]:
     """Return what the figures depend on beside the code."""
-    greeting = subprocess.run([find_mosquitto(), "-h"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"version (\S+)", greeting)
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "cpu": _cpu_model(),
@@ -54,8 +53,33 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _installed(name) for name in LIBRARIES},
         "blas": f"{blas['name']} {blas['version']}",
-        "mosquitto": found.group(1) if found else "unknown",
+        "mosquitto": _mosquitto(),
     }
+
+
+def gpu_name() -> str:
+    """Return what the driver calls its GPUs.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        raise RuntimeError("no GPU is seen: there is no nvidia-smi")
+    command = [program, "--query-gpu=name", "--format=csv,noheader"]
+    return ", ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+def _mosquitto() -> str:
+    """Return the release; a machine that only trains needs none."""
+    try:
+        command = [find_mosquitto(), "-h"]
+    except FileNotFoundError:
+        return "not installed"
+    found = re.search(
+        r"version (\S+)", subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    )
+    return found.group(1) if found else "unknown"
 
 
 def _installed(name: str) -> str:
@@ -76,7 +100,7 @@ def _cpu_model() -> str:
 
 
 class ProgressLine(Progress):
-    """One line on standard error, on a terminal only; it is drawn between measurements and never during one."""
+    """One line on standard error, and off a terminal a line for each step; never drawn during a measurement."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -101,3 +125,6 @@ class ProgressLine(Progress):
         if self._shown:
             text = f"{_CLEAR_LINE}{self._name}: {self._done} of {self._total} {note}"
             print(text, end="", file=sys.stderr, flush=True)
+        elif note:
+            # A run that is cut short has told what it found so far.
+            print(f"{self._name}: {self._done} of {self._total} {note}", file=sys.stderr, flush=True)

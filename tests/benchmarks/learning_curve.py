@@ -22,8 +22,11 @@ STRIDE = 2048
 _AT_ONCE = 100
 
 
+CLOCKS = ("cpu_seconds", "wall_seconds")
+
+
 class EnoughError(Exception):
-    """The CPU seconds that every contender may spend are over."""
+    """The seconds that every contender may spend are over."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Task:
         window: samples that a forecast reads.
         units: of the LSTM layers.
         batch: windows in a step.
-        cpu_seconds: that the training may take.
+        seconds: that the training may take.
+        clock: that counts them, one of `CLOCKS`: of the processors here, and of the wall where a GPU computes.
         seed: of the weights and the draws.
     """
 
@@ -45,13 +49,19 @@ class Task:
     window: int
     units: tuple[int, ...]
     batch: int
-    cpu_seconds: float
+    seconds: float
+    clock: str
     seed: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Return whether a GPU computes."""
+        return self.clock == "wall_seconds"
 
     def save(self, path: Path) -> None:
         """Write it for another process."""
         facts = {"window": self.window, "units": self.units, "batch": self.batch}
-        facts |= {"cpu_seconds": self.cpu_seconds, "seed": self.seed}
+        facts |= {"seconds": self.seconds, "clock": self.clock, "seed": self.seed}
         np.savez(path, fit=self.fit, later=self.later, facts=np.array(json.dumps(facts)))
 
     @staticmethod
@@ -78,7 +88,7 @@ class Curve:
 
     def __init__(self, task: Task) -> None:
         self._windows, self._targets = task.judged()
-        self._limit = task.cpu_seconds
+        self._limit, self._clock = task.seconds, task.clock
         self._begun = (time.perf_counter(), time.process_time())
         self._resident = 0.0
         self._epoch = (0.0, 0.0)
@@ -104,7 +114,7 @@ class Curve:
         self.points.append({"windows": windows, "wall_seconds": wall, "cpu_seconds": cpu, "rmse": rmse})
         judged = (time.perf_counter() - stopped[0], time.process_time() - stopped[1])
         self._begun = (self._begun[0] + judged[0], self._begun[1] + judged[1])
-        if windows and cpu >= self._limit:
+        if windows and self.points[-1][self._clock] >= self._limit:
             raise EnoughError
 
     def begin_epoch(self) -> None:

@@ -21,6 +21,8 @@ BEGIN = "<!-- made by python -m tests.benchmarks.speed_tables from docs/benchmar
 END = "<!-- end of what is made of speed -->"
 NOTHING = "No run is kept: `make bench-tables` makes them."
 PARTS = ("kernel", "agent", "latency", "memory", "scaling", "training")
+GPU_PART = "training-gpu"
+"""Needs a GPU and JAX and PyTorch beside it; never among `all`."""
 LIBRARIES = (
     "python",
     "numpy",
@@ -36,7 +38,7 @@ LIBRARIES = (
 
 def stored_runs(folder: Path = RUNS) -> Runs:
     """Return the stored runs by part, in the order of the parts."""
-    paths = {part: folder / f"{part}.json" for part in PARTS}
+    paths = {part: folder / f"{part}.json" for part in (*PARTS, GPU_PART)}
     return {part: json.loads(path.read_text("utf-8")) for part, path in paths.items() if path.is_file()}
 
 

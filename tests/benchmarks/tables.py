@@ -62,6 +62,7 @@ def part_pages(part: str, run: Figures) -> Iterator[Page]:
         "memory": _memory,
         "scaling": _scaling,
         "training": _training,
+        "training-gpu": _training_on_gpu,
     }[part](run)
 
 
@@ -179,31 +180,71 @@ def _scaling(run: Figures) -> Iterator[Page]:
 
 
 def _training(run: Figures) -> Iterator[Page]:
-    targets = ", ".join(number(target) for target in run["target_rmse"])
-    rows, memory = [], []
+    columns = (
+        "",
+        "CPU-s",
+        "Wall, s",
+        "Windows shown",
+        "Speed, CPU",
+        "An epoch, CPU-s",
+        "of windows",
+        "Best RMSE",
+    )
+    shown = ("cpu_seconds", "wall_seconds", "windows", "speed")
+    yield _trained("Training", run, columns, shown, ("cpu_seconds", "windows"))
+    yield _training_memory(run)
+
+
+def _training_on_gpu(run: Figures) -> Iterator[Page]:
+    columns = (
+        "", "Wall, s", "CPU-s", "Windows shown", "Speed, wall", "An epoch, s", "of windows", "GPU busy, %", "Best RMSE",
+    )  # fmt: skip
+    shown = ("wall_seconds", "cpu_seconds", "windows", "wall_speed")
+    yield _trained(
+        f"Training on {run['gpu']}", run, columns, shown, ("wall_seconds", "windows", "gpu_percent")
+    )
+    yield _training_memory(run)
+
+
+def _trained(
+    title: str, run: Figures, columns: tuple[str, ...], shown: tuple[str, ...], of_epoch: tuple[str, ...]
+) -> Page:
+    """Return how fast each contender was: medians over the rounds, and what the epochs were like."""
+    rows = []
     for one in run["contenders"]:
         if "rounds" not in one:
-            rows.append((one["name"], *("",) * 7))
+            rows.append((one["name"], *[""] * (len(columns) - 1)))
             continue
-        epoch = one["epoch"]
+        epoch = {"gpu_percent": one.get("gpu_percent")} | (one["epoch"] or {})
+        told = [epoch.get(key) for key in of_epoch]
         rows.append(
             (
                 one["name"],
-                *(number(one[key]["median"]) for key in ("cpu_seconds", "wall_seconds", "windows", "speed")),
-                *(("", "") if epoch is None else (number(epoch["cpu_seconds"]), number(epoch["windows"]))),
+                *(number(one[key]["median"]) for key in shown),
+                *("" if value is None else number(value) for value in told),
                 number(one["best_rmse"]["median"]),
             )
         )
-        sizes = (one["start_megabytes"], one["peak_megabytes"], one["long_peak_megabytes"])
-        memory.append((one["name"], *(number(size) for size in sizes)))
+    targets = ", ".join(number(target) for target in run["target_rmse"])
     references = f"persistence {number(run['persistence'])}, ridge {number(run['ridge'])}"
-    yield Page(
-        f"Training to an RMSE of {targets} ({references})",
-        ("", "CPU-s", "Wall, s", "Windows shown", "Speed, CPU", "An epoch, CPU-s", "of windows", "Best RMSE"),
-        rows,
+    return Page(f"{title} to an RMSE of {targets} ({references})", columns, rows)
+
+
+def _training_memory(run: Figures) -> Page:
+    sizes = ["start_megabytes", "peak_megabytes"]
+    columns = ["", "Before training", f"Peak, {_rows(run['samples'])}"]
+    if run["long_samples"]:
+        sizes.append("long_peak_megabytes")
+        columns.append(f"Peak, {_rows(run['long_samples'])}")
+    return Page(
+        "Memory of the training, MB",
+        tuple(columns),
+        [
+            (one["name"], *(number(one[size]) for size in sizes))
+            for one in run["contenders"]
+            if "rounds" in one
+        ],
     )
-    columns = ("", "Before training", f"Peak, {_rows(run['samples'])}", f"Peak, {_rows(run['long_samples'])}")
-    yield Page("Memory of the training, MB", columns, memory)
 
 
 def _rows(count: int) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.figures import in_turn, spread
+from tests.benchmarks.figures import gpu_name, in_turn, spread
 from tests.benchmarks.learning_curve import Task, Values
 from tests.benchmarks.readme_table import ROOT
 from trainer.dataset import Segments
 from trainer.highway import RIDGES, fit_highway, square_residual
 from trainer.progress import Progress
 from trainer.simulate import simulate
+from trainer.watch import Utilisation
 
 LIBRARY = ROOT / ".venv-bench-training" / "bin" / "python"
 """Made by `make bench PARTS=training` from `requirements/bench-training.lock`."""
@@ -27,6 +28,9 @@ NAMES = {
     "forewarn_alone": "Forewarn, the same network",
     "forewarn": "Forewarn as released",
 }
+BACKENDS = ("jax", "torch")
+"""Of Keras, with which a GPU is used that TensorFlow's CUDA 12 does not go with."""
+_CLOCKS = {False: "cpu_seconds", True: "wall_seconds"}
 NOT_INSTALLED = "not installed"
 MARGIN = 1.02
 """The RMSE to reach, over the best that every contender reached: chosen before anything was measured."""
@@ -38,25 +42,69 @@ class Length:
 
     Attributes:
         hours: of simulated history, a sample a minute.
-        cpu_seconds: that each contender may take.
-        long_rows: of a longer history, of which only the memory is asked.
+        seconds: that each contender may take, of the processor, or on a GPU of the wall.
+        long_rows: of a longer history, of which only the memory is asked; 0 is none.
         units, window: of the network.
     """
 
     hours: float = 672.0
-    cpu_seconds: float = 120.0
+    seconds: float = 120.0
     long_rows: int = 500_000
     units: tuple[int, ...] = (128, 64, 32)
     window: int = 60
 
 
-QUICK = Length(hours=72.0, cpu_seconds=15.0, long_rows=20_000)
+GPU = Length(seconds=15.0, long_rows=0)
+QUICK = Length(hours=72.0, seconds=15.0, long_rows=20_000)
 _LATER = 0.25
 _BATCH = 64
 _MINUTE = 60.0
 
 
-def measure_training(scratch: Path, rounds: int, progress: Progress, length: Length) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Contender:
+    """Who trains.
+
+    Attributes:
+        key, name: for programs and people.
+        base: key of the tutorial's script that it is held against.
+        words: of its command, before the path of the task.
+        environment: beside this process's own.
+    """
+
+    key: str
+    name: str
+    base: str
+    words: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def contenders(on_gpu: bool) -> list[Contender]:
+    """Return who takes part: on a GPU each with both backends of Keras that such a machine has."""
+    settings = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if not on_gpu:
+        settings["CUDA_VISIBLE_DEVICES"] = ""
+    found = []
+    for backend in BACKENDS if on_gpu else ("",):
+        # JAX would take three quarters of the GPU's memory at once, whatever it needs.
+        chosen = {"KERAS_BACKEND": backend, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if backend else {}
+        for name in ("tutorial", "forewarn_alone", "forewarn"):
+            words = (sys.executable, "-m", "tests.benchmarks.training_contenders", name)
+            key, title = (
+                (f"{name}_{backend}", f"{NAMES[name]}, {backend}") if backend else (name, NAMES[name])
+            )
+            base = f"tutorial_{backend}" if backend else "tutorial"
+            found.append(Contender(key, title, base, words, settings | chosen))
+    if library() is not None:
+        base = f"tutorial_{BACKENDS[-1]}" if on_gpu else "tutorial"
+        command = (str(library()), "-m", "tests.benchmarks.training_library")
+        found.insert(1, Contender("library", NAMES["library"], base, command, settings))
+    return found
+
+
+def measure_training(
+    scratch: Path, rounds: int, progress: Progress, length: Length, on_gpu: bool = False
+) -> dict[str, Any]:
     """Train every contender in a process of its own, in turn.
 
     Args:
@@ -64,34 +112,38 @@ def measure_training(scratch: Path, rounds: int, progress: Progress, length: Len
         rounds: how often; each has a seed of its own.
         progress: told after each training.
         length: how much.
+        on_gpu: whether a GPU computes; then the time is that of the wall, and how busy the GPU was is told.
 
     Returns:
         `contenders`, a record each; the RMSE of `persistence` and of the `ridge` regression, and network and samples
         in numbers.
     """
     fit, later = samples(length)
-    task = Task(fit, later, length.window, length.units, _BATCH, length.cpu_seconds, 0)
-    names = [name for name in NAMES if name != "library" or library() is not None]
-    progress.stage("training", (rounds + 1) * len(names))
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    task = Task(fit, later, length.window, length.units, _BATCH, length.seconds, _CLOCKS[on_gpu], 0)
+    taking_part = contenders(on_gpu)
+    progress.stage("training", (rounds + (length.long_rows > 0)) * len(taking_part))
+    runs: dict[str, list[dict[str, Any]]] = {one.key: [] for one in taking_part}
     targets = []
     for number in range(rounds):
-        for place in in_turn(len(names), number):
-            runs[names[place]].append(_train(names[place], replace(task, seed=number), scratch))
-            progress.advance(1, NAMES[names[place]])
+        for place in in_turn(len(taking_part), number):
+            one = taking_part[place]
+            runs[one.key].append(_train(one, replace(task, seed=number), scratch))
+            progress.advance(1, f"{one.name}: {_best(runs[one.key][-1]['points'])}")
         targets.append(target_of([found[number]["points"] for found in runs.values()]))
-    longer = replace(task, fit=np.resize(fit, (length.long_rows, fit.shape[1])), cpu_seconds=0.1)
-    peaks = {}
-    for name in names:
-        peaks[name] = _train(name, longer, scratch)["peak_megabytes"]
-        progress.advance(1, f"{NAMES[name]}, {length.long_rows} samples")
+    records = [_record(one, runs[one.key], runs[one.base], targets, task.clock) for one in taking_part]
+    if length.long_rows:
+        longer = replace(task, fit=np.resize(fit, (length.long_rows, fit.shape[1])), seconds=0.1)
+        for one, record in zip(taking_part, records, strict=True):
+            record["long_peak_megabytes"] = _train(one, longer, scratch)["peak_megabytes"]
+            progress.advance(1, f"{one.name}, {length.long_rows} samples")
+    if "library" not in runs:
+        records.insert(1, {"key": "library", "name": f"{NAMES['library']}, {NOT_INSTALLED}"})
     return {
         "rounds": rounds, "samples": len(fit), "later_samples": len(later), "sensors": fit.shape[1],
         "window": length.window, "units": list(length.units), "long_samples": length.long_rows,
-        "cpu_seconds": length.cpu_seconds, "target_rmse": targets, **_references(task),
-        "contenders": [
-            _record(name, runs.get(name), runs["tutorial"], targets, peaks.get(name)) for name in NAMES
-        ],
+        **({"gpu": gpu_name()} if on_gpu else {}),
+        "seconds_each": length.seconds, "clock": task.clock, "target_rmse": targets, **_references(task),
+        "contenders": records,
     }  # fmt: skip
 
 
@@ -120,7 +172,14 @@ def reached(points: list[dict[str, float]], target: float) -> dict[str, float]:
     return next(point for point in points if point["rmse"] <= target)
 
 
-def _train(name: str, task: Task, scratch: Path) -> dict[str, Any]:
+def _best(points: list[dict[str, float]]) -> str:
+    """Return, for a person, the best point of a curve."""
+    best = min(points, key=lambda point: point["rmse"])
+    told = f"{best['cpu_seconds']:.1f} CPU-s, {best['wall_seconds']:.1f} s"
+    return f"RMSE {best['rmse']:.3f} after {best['windows']:.0f} windows, {told}"
+
+
+def _train(contender: Contender, task: Task, scratch: Path) -> dict[str, Any]:
     """Train one contender in a process of its own and return what it found.
 
     Raises:
@@ -128,44 +187,42 @@ def _train(name: str, task: Task, scratch: Path) -> dict[str, Any]:
     """
     path = scratch / "task.npz"
     task.save(path)
-    if name == "library":
-        words = [str(library()), "-m", "tests.benchmarks.training_library", str(path)]
-    else:
-        words = [sys.executable, "-m", "tests.benchmarks.training_contenders", name, str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, cwd=scratch)
+    words, environment = [*contender.words, str(path)], {**os.environ, **contender.environment}
+    busy = Utilisation()
+    with busy.measured():
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, env=environment, cwd=scratch
+        )
     if done.returncode:
-        raise RuntimeError(f"{name}: {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"{contender.key}: {done.stderr.strip()[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return found | {"gpu_percent": busy.percent}
 
 
 def _record(
-    name: str,
-    runs: list[dict[str, Any]] | None,
+    contender: Contender,
+    runs: list[dict[str, Any]],
     tutorial: list[dict[str, Any]],
     targets: list[float],
-    long_peak: float | None,
+    clock: str,
 ) -> dict[str, Any]:
     """Return the figures of a contender; ratios are the tutorial's over its own, of the same round."""
-    if runs is None:
-        return {"key": name, "name": f"{NAMES[name]}, {NOT_INSTALLED}"}
     at = [reached(run["points"], target) for run, target in zip(runs, targets, strict=True)]
     theirs = [reached(run["points"], target) for run, target in zip(tutorial, targets, strict=True)]
     epochs = [epoch for run in runs for epoch in run["epochs"]]
     shown = runs[0].get("library")
     return {
-        "key": name,
-        "name": NAMES[name] if shown is None else shown,
-        "rounds": [point["cpu_seconds"] for point in at],
+        "key": contender.key,
+        "name": contender.name if shown is None else shown,
+        "rounds": [point[clock] for point in at],
         **{key: spread(point[key] for point in at) for key in ("wall_seconds", "cpu_seconds", "windows")},
         "best_rmse": spread(min(point["rmse"] for point in run["points"]) for run in runs),
         "speed": spread(b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(at, theirs, strict=True)),
         "wall_speed": spread(b["wall_seconds"] / a["wall_seconds"] for a, b in zip(at, theirs, strict=True)),
         "epoch": _epoch(epochs),
+        "gpu_percent": runs[0]["gpu_percent"],
         "start_megabytes": max(run["start_megabytes"] for run in runs),
         "peak_megabytes": max(run["peak_megabytes"] for run in runs),
-        "long_peak_megabytes": long_peak,
         "curves": [run["points"] for run in runs],
     }
 

@@ -85,7 +85,8 @@ def forewarn(task: Task, curve: Curve, highway: bool) -> None:
 
     def forecast(series: Any, windows: Values) -> Values:
         inputs = np.concatenate([windows, np.zeros_like(windows)], axis=2)
-        found = keras.ops.convert_to_numpy(series.forecaster(inputs, training=False))
+        # Compiled: called as it is, the model would be traced anew by JAX for every judgement.
+        found = series.forecaster.predict_on_batch(inputs)
         return np.asarray(found[:, -1, : spec.sensors], np.float32)
 
     watch = _JudgedWatch(_Judged(curve, task.batch, forecast))
@@ -113,7 +114,7 @@ def tutorial(task: Task, curve: Curve) -> None:
     model.compile(optimizer="adam", loss="mse")
 
     def forecast(model: Any, shown: Values) -> Values:
-        return np.asarray(keras.ops.convert_to_numpy(model(shown, training=False)), np.float32)
+        return np.asarray(model.predict_on_batch(shown), np.float32)
 
     judged = _Judged(curve, task.batch, forecast)
     model.fit(windows, targets, epochs=_ENDLESS, batch_size=task.batch, verbose=0, callbacks=[judged])

@@ -51,7 +51,8 @@ def train(task: Task, curve: Curve) -> None:
         def _note(self, module: Any) -> None:
             def forecast(windows: Values) -> Values:
                 with torch.no_grad():
-                    found: Values = module.steps(torch.from_numpy(windows))[:, -1].numpy()
+                    shown = torch.from_numpy(windows).to(module.device)
+                    found: Values = module.steps(shown)[:, -1].cpu().numpy()
                 return found
 
             module.eval()
@@ -59,7 +60,7 @@ def train(task: Task, curve: Curve) -> None:
             module.train()
 
     quiet = {
-        "accelerator": "cpu",
+        "accelerator": "gpu" if task.on_gpu else "cpu",
         "logger": False,
         "enable_progress_bar": False,
         "enable_checkpointing": False,
