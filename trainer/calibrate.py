@@ -327,6 +327,7 @@ def _judged(
         separation=max(scoring.spans),
         block_rows=length,
         opening=(manifest.alarm_rules.open_count, manifest.alarm_rules.open_window),
+        closing=manifest.alarm_rules.clear_samples,
     )
     scoring = _balanced(replace(scoring, recent=recent), fused, contradiction, limit)
     statistic, _ = against_usual(scoring, statistics, samples.asset, length)

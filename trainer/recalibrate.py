@@ -133,6 +133,7 @@ class Recalibration:
             max(self.bundle.scoring.spans),
             usual_rows(self.bundle.manifest),
             (rules.open_count, rules.open_window),
+            rules.clear_samples,
         )
 
     def as_it_is(self, alarms_per_week: float) -> Threshold | None:

@@ -20,6 +20,10 @@ SLOPE = 0.05
 half of the budget went unused on both sets that have no tail (docs/decisions/0013)."""
 CLEAR_RATIO = 0.8
 """An alarm clears below this part of the threshold *value*; a part of the score would be no hysteresis."""
+CLEARS = 0.75
+"""How often normal operation would end an alarm at once: after a fault, what waits for it waits a third as long again."""
+MOST_CLEAR_RATIO = 0.95
+"""However near to its threshold normal operation is, so much of a hysteresis there is."""
 
 ONSET_RATIO = 0.5
 """An excursion begins above this part of the threshold value (docs/decisions/0004)."""
@@ -35,6 +39,8 @@ class Threshold:
         alarms_per_week: the alarm budget.
         supported_alarms_per_week: the rarest budget that the calibration block could show.
         tail: rates behind a `tail` basis.
+        usual: what normal operation stays below, three times in four, for as many samples as close an alarm; 0 is not
+            known, in bundles of before.
     """
 
     basis: str
@@ -42,9 +48,14 @@ class Threshold:
     alarms_per_week: float
     supported_alarms_per_week: float
     tail: Tail | None = None
+    usual: float = 0.0
 
     def clear_value(self, relative: bool) -> float:
         """Return the value of the fused statistic below which an alarm clears.
+
+        The more sensors a machine has, the less a mean over them varies: of fifty the threshold stands a quarter above
+        the median, and below `CLEAR_RATIO` of it normal operation hardly ever stays. No alarm waits for less than what
+        is usual (docs/decisions/0032).
 
         Where the statistic is a ratio to what is usual of late and there is no tail, what is usual is quiet: such a
         threshold stands little above 1, and with `CLEAR_RATIO` of it an alarm would wait for less than the usual.
@@ -53,7 +64,7 @@ class Threshold:
             relative: whether the statistic is such a ratio.
         """
         least = min(1.0, self.value) if relative and self.tail is None else 0.0
-        return max(CLEAR_RATIO * self.value, least)
+        return max(CLEAR_RATIO * self.value, min(self.usual, MOST_CLEAR_RATIO * self.value), least)
 
     def score(self, statistic: Float64) -> Float64:
         """Return the score of each fused statistic; NaN stays NaN."""
@@ -88,6 +99,7 @@ def calibrate_threshold(
     separation: int,
     block_rows: int = 0,
     opening: tuple[int, int] = (1, 1),
+    closing: int = 1,
 ) -> Threshold:
     """Choose the threshold for a budget from the fused statistic of normal data that nothing was fitted on.
 
@@ -100,16 +112,18 @@ def calibrate_threshold(
             exceeds 1, and a short history need not tell what a margin is. 0 is no such ratio.
         opening: m and n of the m-of-n rule by which alarms open. The budget is one of alarms, so that the tail is that
             of what opens one: on a statistic that flickers, single rows over a threshold are many times as frequent.
+        closing: quiet samples in a row that close an alarm.
     """
     supported = WEEK_SECONDS / (len(statistic) * interval)
     held = held_values(statistic, *opening)
+    usual = float(np.quantile(held_values(statistic, 1, closing), CLEARS))
     tail = fit_tail(held, interval, separation) if supported <= alarms_per_week else None
     if tail is not None:
         value = tail.value_at(alarms_per_week)
-        return Threshold("tail", value, alarms_per_week, supported, tail)
+        return Threshold("tail", value, alarms_per_week, supported, tail, usual)
     if block_rows:
         blocks = WEEK_SECONDS / (block_rows * interval)
         value = max(((1.0 - QUANTILE) * blocks / alarms_per_week) ** SLOPE, 1.0)
     else:
         value = max(1.5 * float(np.quantile(statistic, 0.99)), 1.25 * float(statistic.max()))
-    return Threshold("margin", value, alarms_per_week, supported)
+    return Threshold("margin", value, alarms_per_week, supported, usual=usual)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from edge_agent.contract.alarms import AlarmRules
-from edge_agent.contract.threshold import CLEAR_RATIO, calibrate_threshold
+from edge_agent.contract.threshold import calibrate_threshold
 from edge_agent.contract.types import Bool, Float64
 from trainer.benchmark.cases import ALARMS_PER_WEEK, Case, Verdict, runs_of
 
@@ -45,11 +45,12 @@ def judge_statistic(case: Case, statistic: Float64, blame: Float64 | None) -> Ve
         ALARMS_PER_WEEK,
         SEPARATION,
         opening=(AlarmRules().open_count, AlarmRules().open_window),
+        closing=AlarmRules().clear_samples,
     )
     # Only a statistic that never moved is still below this; it is no reason to alarm at every row.
     threshold = replace(threshold, value=max(threshold.value, 1.0))
     score = threshold.score(scaled[history:])
-    alarm = follow_rows(score, scaled[history:] < CLEAR_RATIO * threshold.value)
+    alarm = follow_rows(score, scaled[history:] < threshold.clear_value(relative=False))
     starts = np.array([first for first, _ in runs_of(alarm)], np.int64)
     return Verdict(score, alarm, starts, None if blame is None else _named(case, blame[history:][starts]))
 
