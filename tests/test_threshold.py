@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.contract.tail import WEEK_SECONDS, Tail, cluster_peaks
-from edge_agent.contract.threshold import CLEAR_RATIO, Threshold, calibrate_threshold
+from edge_agent.contract.threshold import (
+    CLEAR_RATIO,
+    MOST_CLEAR_RATIO,
+    Threshold,
+    calibrate_threshold,
+    held_values,
+)
 from edge_agent.contract.types import Float64
 
 INTERVAL = 60.0
@@ -114,3 +120,22 @@ def test_an_alarm_clears_below_its_threshold_and_at_what_is_usual(value: float, 
     assert clear == (max(CLEAR_RATIO * value, 1.0) if relative else CLEAR_RATIO * value)
     tail = Tail(0.5, 1.0, 0.1, 0.1, (0.1, 0.5), (9.0, 1.0))
     assert Threshold("tail", value, 1.0, 0.1, tail).clear_value(relative) == CLEAR_RATIO * value
+
+
+@given(value=st.floats(1.0, 1e3), usual=st.floats(0.0, 2.0), relative=st.booleans())
+def test_an_alarm_waits_for_no_less_than_is_usual(value: float, usual: float, relative: bool) -> None:
+    """It clears below what normal operation stays below, and still below its threshold however near the two are."""
+    tail = Tail(0.5, 1.0, 0.1, 0.1, (0.1, 0.5), (9.0, 1.0))
+    clear = Threshold("tail", value, 1.0, 0.1, tail, usual * value).clear_value(relative)
+    assert clear == pytest.approx(value * min(max(CLEAR_RATIO, usual), MOST_CLEAR_RATIO))
+
+
+@pytest.mark.parametrize("sensors", [1, 10, 100])
+def test_normal_operation_ends_an_alarm_however_little_it_varies(sensors: int) -> None:
+    """A mean over many sensors stands near its threshold always; three times in four ten samples are quiet even so."""
+    rng = np.random.default_rng(2)
+    found = [np.sqrt(np.mean(rng.normal(size=(20_000, sensors)) ** 2, axis=1)) for _ in range(2)]
+    limit = calibrate_threshold(found[0], INTERVAL, 1.0, separation=1, closing=10)
+    quiet = held_values(found[1], 1, 10) < limit.clear_value(relative=False)
+    assert quiet.mean() > 0.7
+    assert limit.clear_value(relative=False) < limit.value

@@ -2,8 +2,9 @@
 
 An alarm opens when at least `open_count` of the last `open_window` scores reached 1.0, or at once at
 `immediate_score`. It closes after `clear_samples` scores in a row whose statistic is below 0.8 of the threshold
-*value*. Its onset is the first sample after the statistic was last below half of that value: what leads up to an
-alarm begins well under the threshold (docs/decisions/0004 has the errors of this and of a CUSUM, Page 1954).
+*value*, or below what is usual where that is more (`threshold`). Its onset is the first sample after the statistic was
+last below half of that value: what leads up to an alarm begins well under the threshold (docs/decisions/0004 has the
+errors of this and of a CUSUM, Page 1954).
 
 Soon after an end (`merge_samples`) the same alarm goes on instead of a new one; later, during `cool_down_samples`, a
 new one needs the immediate score. Both count sampling intervals of the clock, so that a gap or a stop of the machine

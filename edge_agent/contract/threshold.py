@@ -21,7 +21,7 @@ half of the budget went unused on both sets that have no tail (docs/decisions/00
 CLEAR_RATIO = 0.8
 """An alarm clears below this part of the threshold *value*; a part of the score would be no hysteresis."""
 CLEARS = 0.75
-"""How often normal operation would end an alarm at once: after a fault, what waits for it waits a third as long again."""
+"""How often normal operation would end an alarm at once: what waits for it after a fault is little longer."""
 MOST_CLEAR_RATIO = 0.95
 """However near to its threshold normal operation is, so much of a hysteresis there is."""
 
