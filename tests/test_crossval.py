@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.contract.types import Float32, Int64
 from tests.commands import run, table, text
-from tests.tiny_machine import normal_values
+from tests.tiny_machine import START, normal_values
 from trainer.cleaning import Cleaned, Series
 from trainer.cli import main
 from trainer.crossval import CrossvalOptions, cross_validate
@@ -190,6 +190,39 @@ def test_the_command_takes_commands_and_calendar(
     shown = run(main, capsys, *words).out
     assert "temperature" in shown
     assert "flow" not in shown.replace("forecaster", "")
+
+
+def test_what_operators_marked_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows of true faults are in no fold, as in `fit`; a file of labels that is wrong is told in one line."""
+    path, config, labels = tmp_path / "pump.csv", tmp_path / "fit.toml", tmp_path / "labels.csv"
+    path.write_bytes(text(table(300)))
+    config.write_text("[fit]\nlabels = 'labels.csv'\n")
+    labels.write_text(f"asset,start,end,label\npump,{START + 200},{START + 219},true_fault\n")
+    words = (
+        "crossval",
+        "--history",
+        path,
+        "--folds",
+        2,
+        "--window",
+        8,
+        "--units",
+        4,
+        "--epochs",
+        1,
+        "--json",
+    )
+
+    def judged(*given: object) -> int:
+        folds = run(main, capsys, *words, *given).record()["folds"]
+        return sum(fold["forecaster"]["sensors"][0]["samples"] for fold in folds)
+
+    # The folds are those of 280 rows.
+    assert judged("--config", config) < judged()
+    labels.write_text("asset,start,end,label\npump,1,2,mood\n")
+    refused = run(main, capsys, *words, "--config", config)
+    assert refused.code == 1
+    assert "labels.csv: line 2: label" in refused.refusal()
 
 
 @pytest.mark.parametrize(

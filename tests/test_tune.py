@@ -225,7 +225,7 @@ def test_two_commands_share_a_study_on_postgresql(tmp_path: Path) -> None:
 
 
 def test_the_command_takes_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--exogenous` is read as `fit` reads it, and stands in what it writes for `fit`."""
+    """`--exogenous` and the labels are read as by `fit`, and the former stands in what it writes for `fit`."""
     history, config = _files(tmp_path)
     out = tmp_path / "best.toml"
     words = ("tune", "--history", history, "--config", config, "--out", out, "--trials", "1")
@@ -233,6 +233,12 @@ def test_the_command_takes_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found["trials"][0]["facts"]["recall"] > 0.0
     written = tomllib.loads(out.read_text(encoding="utf-8"))["fit"]
     assert (written["exogenous"], written["scaling"]) == (["flow"], "robust")
+    (tmp_path / "labels.csv").write_text(f"asset,start,end,label\npump,{START},{START + ROWS},true_fault\n")
+    (tmp_path / "marked.toml").write_text(
+        config.read_text().replace("name =", "labels = 'labels.csv'\nname =")
+    )
+    marked = run(main, capsys, *words, "--study", "marked", "--config", tmp_path / "marked.toml")
+    assert "marks every row of the history as a true fault" in marked.refusal()
     refused = run(main, capsys, *words, "--study", "other", "--exogenous", "valve")
     assert refused.code == 1
     assert "exogenous: names 'valve', which is no sensor" in refused.refusal()

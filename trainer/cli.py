@@ -12,7 +12,7 @@ from edge_agent.contract.errors import ForewarnError
 from edge_agent.history import add_history_options, sensor_notices
 from edge_agent.version import VERSION
 from trainer.benchmark.command import add_benchmark_options, benchmark
-from trainer.command_input import add_plots, read_cleaned, read_normal
+from trainer.command_input import add_plots, read_cleaned, read_marked
 from trainer.console import Console
 from trainer.crossval_command import add_crossval_options, check_crossval_options, crossval_command
 from trainer.evaluate_command import add_evaluate_options, evaluate_command
@@ -133,8 +133,8 @@ def _crossval(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         from trainer.plots import prepare_directory
 
         prepare_directory(options.plots)
-    cleaned, source = read_normal(options, console, wanted.exogenous)
-    return crossval_command(options, wanted, cleaned, source, console)
+    labelled, source = read_marked(options, console, wanted)
+    return crossval_command(options, wanted, labelled.cleaned, source, console)
 
 
 def _add_tune(commands: Any) -> None:
@@ -153,8 +153,8 @@ def _add_tune(commands: Any) -> None:
 def _tune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     wanted = chosen_options(options)
     space = check_tune_options(options)
-    cleaned, source = read_normal(options, console, wanted.exogenous)
-    return tune_command(options, wanted, space, cleaned, source, console)
+    labelled, source = read_marked(options, console, wanted)
+    return tune_command(options, wanted, space, labelled.cleaned, source, console)
 
 
 def _add_inspect(commands: Any) -> None:

@@ -4,10 +4,13 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
+from edge_agent.contract.labels import read_labels
 from edge_agent.history import history_format, read_history
 from trainer.cleaning import Cleaned, clean
 from trainer.console import Console
 from trainer.counters import without_counters
+from trainer.fit_options import FitOptions
+from trainer.labels import Labelled, apply_labels
 
 
 def read_cleaned(
@@ -31,7 +34,7 @@ def read_cleaned(
     return cleaned, history.source
 
 
-def read_normal(
+def _read_normal(
     options: argparse.Namespace, console: Console, exogenous: Collection[str]
 ) -> tuple[Cleaned, str]:
     """Read a history that something is to be fitted on, without its counters, and return it with its source.
@@ -49,6 +52,26 @@ def read_normal(
     for notice in found.notices[len(cleaned.notices) :]:
         console.note(notice)
     return found, source
+
+
+def read_marked(options: argparse.Namespace, console: Console, wanted: FitOptions) -> tuple[Labelled, str]:
+    """Read a history that something is to be fitted on, with what operators marked, and return it with its source.
+
+    Args:
+        options: of the command.
+        console: is told.
+        wanted: names the labels, if there are any, and what is exogenous.
+
+    Raises:
+        ConfigurationError: the file of labels is wrong; told before the history is read, which may take long.
+        HistoryError: it cannot be read, is no history, or is not that of the labels.
+    """
+    intervals = read_labels(Path(wanted.labels)) if wanted.labels else ()
+    cleaned, source = _read_normal(options, console, wanted.exogenous)
+    labelled = apply_labels(cleaned, intervals, wanted.labels or "")
+    for notice in labelled.notices:
+        console.note(notice)
+    return labelled, source
 
 
 def add_plots(parser: argparse.ArgumentParser) -> None:

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.errors import HistoryError, UsageError
-from edge_agent.contract.labels import read_labels
 from edge_agent.history import add_history_options
-from trainer.command_input import add_plots, read_normal
+from trainer.command_input import add_plots, read_marked
 from trainer.confidence import rate_interval
 from trainer.console import Console
 from trainer.data_options import DATA_FLAGS, add_data_options
 from trainer.fit_options import ADAPTATIONS, FitOptions, broken_rule, check_out, read_options
 from trainer.inspect_command import say_warnings
 from trainer.inspection import inspect
-from trainer.labels import apply_labels
 from trainer.model_options import (
     INFERENCE,
     MODEL_FLAGS,
@@ -127,12 +125,9 @@ def fit_command(options: argparse.Namespace, console: Console) -> dict[str, Any]
         from trainer.plots import plot_fit, prepare_directory
 
         prepare_directory(options.plots)
-    # A bad file of labels is told before the history is read, which may take long.
-    intervals = read_labels(Path(wanted.labels)) if wanted.labels else ()
-    cleaned, source = read_normal(options, console, wanted.exogenous)
-    labelled = apply_labels(cleaned, intervals, wanted.labels or "")
+    labelled, source = read_marked(options, console, wanted)
     cleaned = labelled.cleaned
-    for notice in (*labelled.notices, *model_notices(wanted)):
+    for notice in model_notices(wanted):
         console.note(notice)
     data = inspect(cleaned)
     say_warnings(data, console)
