@@ -65,3 +65,8 @@ def replicas() -> int:
     import tensorflow
 
     return int(tensorflow.distribute.get_strategy().num_replicas_in_sync)
+
+
+def computes_on_one_cpu() -> bool:
+    """Return whether the backend is TensorFlow, sees no graphics processor and shares no batch among devices."""
+    return keras.backend.backend() == "tensorflow" and not _graphics() and replicas() == 1
