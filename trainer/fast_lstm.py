@@ -65,9 +65,8 @@ def _sequence() -> Sequence:
         outputs.set_shape([inputs.shape[0], recurrent.shape[0], inputs.shape[2]])
 
         def gradient(upstream: Any) -> tuple[Any, ...]:
-            found = called(lstm_kernel.backward, [upstream, gates, cells, recurrent])
+            found, *by_weights = called(lstm_kernel.backward, [upstream, seen, gates, cells, recurrent], 4)
             by_inputs = called(lstm_kernel.by_inputs, [found, kernel])
-            by_weights = called(lstm_kernel.by_weights, [seen, found], 3)
             for one, like in zip((by_inputs, *by_weights), (inputs, kernel, recurrent, bias), strict=True):
                 one.set_shape(like.shape)
             return by_inputs, *by_weights
