@@ -1,8 +1,9 @@
 """The LSTM layer that is trained: on a CPU under TensorFlow computed by `trainer.lstm_kernel`, else by Keras.
 
 Keras's LSTM is a loop of the graph there: it multiplies the inputs step by step, adds up the gradients of the weights
-step by step, and starts some forty operations a step. The same arithmetic by hand takes little more than half of the
-processor time. Weights, their names and first values, and the draws of dropout are those of Keras.
+step by step, and starts some forty operations a step. The same arithmetic by hand takes two thirds of the processor
+time (docs/decisions/0030-lstm-training-kernel.md). Weights, their names and first values, and the draws of dropout are
+those of Keras.
 """
 
 import functools
@@ -90,6 +91,8 @@ def kernel_at_work() -> Iterator[None]:
     Its matrices are small: two threads wait for each other, which took half as much processor time again for a tenth
     less by the clock.
     """
-    with threadpool_limits(1, "blas"):
-        yield
-    lstm_kernel.ROOMS.forget()
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        lstm_kernel.ROOMS.forget()
