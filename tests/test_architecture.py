@@ -26,8 +26,9 @@ DOORS = {
     "line_protocol_parser": "edge_agent.history_lines",
     "psycopg": "edge_agent.history_sql",
     "msgspec": "edge_agent.codecs",
-    # Graphs are made behind one, several processors are shared behind the other.
-    "tensorflow": "trainer.export or trainer.devices",
+    # Graphs are made behind one, several processors are shared behind another, LSTM layers are trained behind the last.
+    "tensorflow": "trainer.export or trainer.devices or trainer.fast_lstm",
+    "threadpoolctl": "trainer.fast_lstm",
     "tensorboardX": "trainer.watch",
     "torch": "trainer.devices",
     "keras": "trainer.backend",

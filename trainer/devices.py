@@ -1,6 +1,7 @@
 """What the training runs on: the processors of the backend, one or all of them."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -63,3 +64,10 @@ def replicas() -> int:
     import tensorflow
 
     return int(tensorflow.distribute.get_strategy().num_replicas_in_sync)
+
+
+def computes_on_one_core() -> bool:
+    """Return whether the backend is TensorFlow and has one core, no graphics processor and no other device."""
+    given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    cores = min(len(os.sched_getaffinity(0)), int(given) if given.isdigit() and int(given) else sys.maxsize)
+    return keras.backend.backend() == "tensorflow" and cores == 1 and not _graphics() and replicas() == 1

@@ -13,6 +13,7 @@ import numpy as np
 from edge_agent.contract.errors import ExportError
 from edge_agent.contract.types import Float32
 from trainer.backend import keras
+from trainer.fast_lstm import FastLSTM
 from trainer.layers import Highway, StateReadout
 from trainer.model import EPSILON, ForecasterWeights, ModelSpec
 
@@ -148,9 +149,11 @@ def _assemble(
             name="convolution",
             dtype=dtype,
         )(hidden)
+    # What is exported is Keras's own layer, whose graph the converters know.
+    kind = layers.LSTM if last_only else FastLSTM
     for number, units in enumerate(spec.units):
         whole = not last_only or number < len(spec.units) - 1 or spec.attention_heads > 0
-        hidden = layers.LSTM(
+        hidden = kind(
             units,
             return_sequences=whole,
             kernel_initializer=keras.initializers.GlorotUniform(seed=seed + 2 * number),

@@ -12,6 +12,7 @@ from trainer.backend import keras
 from trainer.checkpoint import Slot, TrainingState
 from trainer.dataset import Segments, SubSequences
 from trainer.device_series import Batches, Cut, Drawn, SeriesModel
+from trainer.fast_lstm import kernel_at_work
 from trainer.losses import build_loss
 from trainer.model import ModelSpec
 from trainer.watch import Watch
@@ -262,6 +263,7 @@ class Trainer:
         self._most, self._watch = most, watch
         self._series: SeriesModel | None = None
 
+    @kernel_at_work()
     def train(
         self, fit: Segments, stop: Segments, on_epoch: OnEpoch | None = None, slot: Slot | None = None
     ) -> TrainingRecord:
@@ -296,6 +298,7 @@ class Trainer:
             interrupted, tuple(keep.backends),
         )  # fmt: skip
 
+    @kernel_at_work()
     def retrain(self, samples: Segments, rates: Sequence[float], slot: Slot | None = None) -> None:
         """Train from the present weights on other samples; what the optimizer remembers is forgotten first.
 
