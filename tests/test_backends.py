@@ -38,6 +38,13 @@ def _run(backend: str, words: list[str], program: list[str]) -> "subprocess.Comp
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
+def test_tensorflow_does_not_read_jax() -> None:
+    """Both are installed here; who trains with one of them need not wait for the other, and can have it later."""
+    program = "import sys, trainer.backend; assert 'jax' not in sys.modules; import jax; jax.jit"
+    done = _run("tensorflow", [], ["-c", program])
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_jax_learns_is_exported_through_tensorflow(history: Path, tmp_path: Path) -> None:
     """The same command trains on JAX: proven graphs, a forecast that is better than none, and the backend is told."""
     words = ["fit", "--history", str(history), "--out", str(tmp_path / "bundle"), *WORDS]

@@ -35,7 +35,20 @@ def quiet_native_output() -> Iterator[None]:
         os.close(sink)
 
 
-with quiet_native_output():
+@contextlib.contextmanager
+def _without_jax() -> Iterator[None]:
+    """Let TensorFlow, which reads JAX wherever that is installed, save the second and the 100 MB."""
+    if "jax" in sys.modules or os.environ["KERAS_BACKEND"] == "jax":
+        yield
+        return
+    sys.modules["jax"] = None  # type: ignore[assignment]  # Python's own sign for what is not to be found
+    try:
+        yield
+    finally:
+        del sys.modules["jax"]
+
+
+with quiet_native_output(), _without_jax():
     import keras
 
 __all__ = ["keras", "quiet_native_output"]
