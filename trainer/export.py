@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.bundle import CHUNK, PRECISIONS, RUNTIMES, graph_file
-from edge_agent.contract.errors import ExportError
+from edge_agent.contract.errors import ExporterMissingError, ExportError
 from trainer.chunk_onnx import chunk_graph
 from trainer.model import ForecasterWeights, ModelSpec
 from trainer.network import build_window_model
@@ -141,7 +141,7 @@ def _traced_names(job: Job) -> list[str]:
 def _export_elsewhere(jobs: Sequence[Job]) -> None:
     """Write the graphs that need TensorFlow in a process of its own."""
     if not can_export():
-        raise ExportError("TensorFlow is not installed: graphs are exported through it")
+        raise ExporterMissingError("TensorFlow is not installed: graphs are exported through it")
     with tempfile.TemporaryDirectory() as scratch:
         words: list[str] = []
         for number, job in enumerate(jobs):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge_agent.contract.errors import ExportError, ForewarnError, UsageError
+from edge_agent.contract.errors import ExporterMissingError, ForewarnError, UsageError
 from edge_agent.version import VERSION
 from trainer.checkpoint import Slot
 from trainer.cleaning import Cleaned
@@ -65,7 +65,7 @@ def fit_key(cleaned: Cleaned, options: FitOptions) -> str:
 def workplace(out: Path, key: str) -> Iterator[Workplace]:
     """Open the workplace of a bundle; it is gone when the bundle stands, or when the data or options are refused.
 
-    An export that fails leaves it: what was learnt can be exported elsewhere, or by a program that was mended.
+    Where nothing can export it stays: what was learnt can be exported elsewhere.
 
     Args:
         out: directory of the bundle.
@@ -86,8 +86,8 @@ def workplace(out: Path, key: str) -> Iterator[Workplace]:
         try:
             yield place
         except BaseException as reason:
-            # Interrupted, or not exported: the same command is to go on with what was learnt.
-            refused = isinstance(reason, ForewarnError) and not isinstance(reason, ExportError)
+            # Interrupted, or nothing to export with: the same command is to go on with what was learnt.
+            refused = isinstance(reason, ForewarnError) and not isinstance(reason, ExporterMissingError)
             shutil.rmtree(directory if refused else place.draft, ignore_errors=True)
             raise
         shutil.rmtree(directory, ignore_errors=True)

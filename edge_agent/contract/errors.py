@@ -18,6 +18,10 @@ class ExportError(ForewarnError):
     """A trained model could not be proven equal to its exported graphs."""
 
 
+class ExporterMissingError(ExportError):
+    """What graphs are exported through is not installed; what was learnt can be exported elsewhere."""
+
+
 class UsageError(ForewarnError):
     """The command line asks for something that is not offered."""
 
