@@ -182,7 +182,7 @@ def test_the_rmse_to_reach_is_one_that_everybody_reached() -> None:
 def test_a_task_is_the_same_in_another_process(tmp_path: Path) -> None:
     """What is written for a contender is what it reads, and judged windows end right before their targets."""
     values = np.arange(60, dtype=np.float32).reshape(30, 2)
-    task = Task(values, values, 4, (3, 2), 8, 1.0, "cpu_seconds", 5)
+    task = Task(values, values, 4, (3, 2), 8, 1.0, 5)
     task.save(tmp_path / "task.npz")
     again = Task.load(tmp_path / "task.npz")
     assert again.judged(9)[0].shape == (9, 4, 2)

@@ -199,19 +199,8 @@ def test_what_operators_marked_is_left_out(tmp_path: Path, capsys: pytest.Captur
     config.write_text("[fit]\nlabels = 'labels.csv'\n")
     labels.write_text(f"asset,start,end,label\npump,{START + 200},{START + 219},true_fault\n")
     words = (
-        "crossval",
-        "--history",
-        path,
-        "--folds",
-        2,
-        "--window",
-        8,
-        "--units",
-        4,
-        "--epochs",
-        1,
-        "--json",
-    )
+        "crossval", "--history", path, "--folds", 2, "--window", 8, "--units", 4, "--epochs", 1, "--json",
+    )  # fmt: skip
 
     def judged(*given: object) -> int:
         folds = run(main, capsys, *words, *given).record()["folds"]

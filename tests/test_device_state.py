@@ -272,13 +272,33 @@ def test_samples_a_second_of_4096_assets(capsys: pytest.CaptureFixture[str]) -> 
         assert forecaster.provider == "cuda"
 
 
-def _forecasts_a_second(forecaster: Forecaster, manifest: Manifest) -> float:
-    inputs = np.random.default_rng(0).normal(size=(4096, 1, len(manifest.inputs))).astype(np.float32)
-    state = np.zeros((4096, manifest.state_size), np.float32)
+@pytest.mark.gpu
+def test_forecasts_a_second_of_few_and_many_assets(capsys: pytest.CaptureFixture[str]) -> None:
+    """Print from how many assets a round on the GPU is the faster one, beside one thread of the processor."""
+    bundle = read_bundle(Path(os.environ.get("FOREWARN_BUNDLE", TINY_BUNDLE)))
+    for assets in (1, 64, 256, 1024, 4096, 16_384):
+        here, there = (
+            _forecasts_a_second(
+                Forecaster(bundle.directory, "step", bundle.manifest.state_size, provider),
+                bundle.manifest,
+                assets,
+            )
+            for provider in ("cpu", "cuda")
+        )
+        with capsys.disabled():
+            print(
+                f"\n{assets} assets a round: {here:,.0f} forecasts a second on the CPU, {there:,.0f} on CUDA"
+            )
+        assert min(here, there) > 0.0
+
+
+def _forecasts_a_second(forecaster: Forecaster, manifest: Manifest, assets: int = 4096) -> float:
+    inputs = np.random.default_rng(0).normal(size=(assets, 1, len(manifest.inputs))).astype(np.float32)
+    state = np.zeros((assets, manifest.state_size), np.float32)
     if forecaster.resident is None:
-        return _rate(lambda: forecaster.advance(inputs, state))
+        return _rate(lambda: forecaster.advance(inputs, state), assets)
     states = DeviceState(forecaster.resident, state)
-    return _rate(lambda: states.advance(slice(0, 4096), inputs))
+    return _rate(lambda: states.advance(slice(0, assets), inputs), assets)
 
 
 def _scores_a_second(detector: Detector) -> float:
@@ -294,11 +314,11 @@ def _scores_a_second(detector: Detector) -> float:
     return _rate(score)
 
 
-def _rate(run: Callable[[], Any]) -> float:
-    """Return samples a second, the median of 50 rounds of 4096 after ten that do not count."""
+def _rate(run: Callable[[], Any], assets: int = 4096) -> float:
+    """Return samples a second, the median of 50 rounds of some assets after ten that do not count."""
     took = []
     for _ in range(60):
         began = time.perf_counter()
         run()
         took.append(time.perf_counter() - began)
-    return 4096 / float(np.median(took[10:]))
+    return assets / float(np.median(took[10:]))

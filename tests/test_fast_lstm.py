@@ -4,15 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainer import fast_lstm, lstm_kernel
 from trainer.backend import keras
+from trainer.dataset import Segments
 from trainer.fast_lstm import FastLSTM
-from trainer.training import precision_policy
-
-tf = pytest.importorskip("tensorflow")
+from trainer.highway import fit_highway
+from trainer.model import ModelSpec
+from trainer.network import build_model
+from trainer.training import Trainer, TrainingOptions, precision_policy
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +201,31 @@ def test_several_cores_are_left_to_keras(threads: str, monkeypatch: pytest.Monke
     fast, slow = _pair(3, 4)
     inputs, _ = _drawn(5, 6, 3, 4)
     np.testing.assert_array_equal(np.asarray(fast(inputs)), np.asarray(slow(inputs)))
+
+
+def test_a_training_on_one_core_learns_what_it_learns_on_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same losses after each epoch, to a few digits, whether the kernel computes or Keras; and it does compute."""
+    rng = np.random.default_rng(4)
+    values = np.sin(np.arange(400)[:, None] * (0.3, 0.5)) + 0.1 * rng.normal(size=(400, 2))
+    block = Segments(values.astype(np.float32), np.zeros((400, 2), np.bool_), np.zeros(1, np.int64))
+    spec, options = ModelSpec(2, 12, units=(6, 4)), TrainingOptions(epochs=3)
+    asked, kernel = [], fast_lstm._sequence
+
+    def noted() -> Any:
+        asked.append(True)
+        return kernel()
+
+    monkeypatch.setattr(fast_lstm, "_sequence", noted)
+    losses = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", threads)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 1})
+        model = build_model(spec, fit_highway(block))
+        losses.append(Trainer(model, spec, options).train(block, block).stop_losses)
+        assert asked if threads == "1" else not asked
+        asked.clear()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert len(set(losses[0])) > 1
 
 
 def test_rooms_that_are_held_are_not_given_away() -> None:

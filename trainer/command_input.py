@@ -63,8 +63,8 @@ def read_marked(options: argparse.Namespace, console: Console, wanted: FitOption
         wanted: names the labels, if there are any, and what is exogenous.
 
     Raises:
-        ConfigurationError: the file of labels is wrong; told before the history is read, which may take long.
-        HistoryError: it cannot be read, is no history, or is not that of the labels.
+        HistoryError: the file of labels is wrong, which is told before the history is read, as that may take long; or
+            the history cannot be read, is none, or is not that of the labels.
     """
     intervals = read_labels(Path(wanted.labels)) if wanted.labels else ()
     cleaned, source = _read_normal(options, console, wanted.exogenous)

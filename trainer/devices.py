@@ -1,7 +1,6 @@
 """What the training runs on: the processors of the backend, one or all of them."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -68,6 +67,7 @@ def replicas() -> int:
 
 def computes_on_one_core() -> bool:
     """Return whether the backend is TensorFlow and has one core, no graphics processor and no other device."""
-    given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    cores = min(len(os.sched_getaffinity(0)), int(given) if given.isdigit() and int(given) else sys.maxsize)
-    return keras.backend.backend() == "tensorflow" and cores == 1 and not _graphics() and replicas() == 1
+    # Not every system knows the cores that a process is kept to.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    alone = cores == 1 or os.environ.get("TF_NUM_INTRAOP_THREADS") == "1"
+    return keras.backend.backend() == "tensorflow" and alone and not _graphics() and replicas() == 1

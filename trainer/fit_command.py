@@ -116,8 +116,8 @@ def fit_command(options: argparse.Namespace, console: Console) -> dict[str, Any]
 
     Raises:
         UsageError: an option is out of range, or the bundle cannot be written there.
-        ConfigurationError: a file of options or labels is wrong.
-        HistoryError: the history cannot carry a model.
+        ConfigurationError: the file of options is wrong.
+        HistoryError: the file of labels is wrong, or the history cannot carry a model.
     """
     wanted = chosen_options(options)
     check_out(options.out)

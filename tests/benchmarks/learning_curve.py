@@ -22,9 +22,6 @@ STRIDE = 2048
 _AT_ONCE = 100
 
 
-CLOCKS = ("cpu_seconds", "wall_seconds")
-
-
 class EnoughError(Exception):
     """The seconds that every contender may spend are over."""
 
@@ -40,8 +37,8 @@ class Task:
         units: of the LSTM layers.
         batch: windows in a step.
         seconds: that the training may take.
-        clock: that counts them, one of `CLOCKS`: of the processors here, and of the wall where a GPU computes.
         seed: of the weights and the draws.
+        on_gpu: whether a GPU computes; then the seconds are those of the wall, and else of the processor.
     """
 
     fit: Values
@@ -50,18 +47,18 @@ class Task:
     units: tuple[int, ...]
     batch: int
     seconds: float
-    clock: str
     seed: int
+    on_gpu: bool = False
 
     @property
-    def on_gpu(self) -> bool:
-        """Return whether a GPU computes."""
-        return self.clock == "wall_seconds"
+    def clock(self) -> str:
+        """Return which time of a point counts."""
+        return "wall_seconds" if self.on_gpu else "cpu_seconds"
 
     def save(self, path: Path) -> None:
         """Write it for another process."""
         facts = {"window": self.window, "units": self.units, "batch": self.batch}
-        facts |= {"seconds": self.seconds, "clock": self.clock, "seed": self.seed}
+        facts |= {"seconds": self.seconds, "seed": self.seed, "on_gpu": self.on_gpu}
         np.savez(path, fit=self.fit, later=self.later, facts=np.array(json.dumps(facts)))
 
     @staticmethod

@@ -30,7 +30,6 @@ NAMES = {
 }
 BACKENDS = ("jax", "torch")
 """Of Keras, with which a GPU is used that TensorFlow's CUDA 12 does not go with."""
-_CLOCKS = {False: "cpu_seconds", True: "wall_seconds"}
 NOT_INSTALLED = "not installed"
 MARGIN = 1.02
 """The RMSE to reach, over the best that every contender reached: chosen before anything was measured."""
@@ -81,24 +80,24 @@ class Contender:
 
 def contenders(on_gpu: bool) -> list[Contender]:
     """Return who takes part: on a GPU each with both backends of Keras that such a machine has."""
-    settings = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    settings = {"PYTHONPATH": os.pathsep.join(paths)}
     if not on_gpu:
         settings["CUDA_VISIBLE_DEVICES"] = ""
     found = []
     for backend in BACKENDS if on_gpu else ("",):
         # JAX would take three quarters of the GPU's memory at once, whatever it needs.
         chosen = {"KERAS_BACKEND": backend, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if backend else {}
+        ending = f"_{backend}" if backend else ""
         for name in ("tutorial", "forewarn_alone", "forewarn"):
             words = (sys.executable, "-m", "tests.benchmarks.training_contenders", name)
-            key, title = (
-                (f"{name}_{backend}", f"{NAMES[name]}, {backend}") if backend else (name, NAMES[name])
-            )
-            base = f"tutorial_{backend}" if backend else "tutorial"
+            key, base = f"{name}{ending}", f"tutorial{ending}"
+            title = f"{NAMES[name]}, {backend}" if backend else NAMES[name]
             found.append(Contender(key, title, base, words, settings | chosen))
     if library() is not None:
-        base = f"tutorial_{BACKENDS[-1]}" if on_gpu else "tutorial"
         command = (str(library()), "-m", "tests.benchmarks.training_library")
-        found.insert(1, Contender("library", NAMES["library"], base, command, settings))
+        # PyTorch is what the library is made of, and the last of the backends.
+        found.insert(1, Contender("library", NAMES["library"], found[-1].base, command, settings))
     return found
 
 
@@ -114,12 +113,16 @@ def measure_training(
         length: how much.
         on_gpu: whether a GPU computes; then the time is that of the wall, and how busy the GPU was is told.
 
+    Raises:
+        RuntimeError: a contender failed, or no GPU is seen where one is to compute.
+
     Returns:
         `contenders`, a record each; the RMSE of `persistence` and of the `ridge` regression, and network and samples
         in numbers.
     """
+    gpu = {"gpu": gpu_name()} if on_gpu else {}
     fit, later = samples(length)
-    task = Task(fit, later, length.window, length.units, _BATCH, length.seconds, _CLOCKS[on_gpu], 0)
+    task = Task(fit, later, length.window, length.units, _BATCH, length.seconds, 0, on_gpu)
     taking_part = contenders(on_gpu)
     progress.stage("training", (rounds + (length.long_rows > 0)) * len(taking_part))
     runs: dict[str, list[dict[str, Any]]] = {one.key: [] for one in taking_part}
@@ -141,8 +144,7 @@ def measure_training(
     return {
         "rounds": rounds, "samples": len(fit), "later_samples": len(later), "sensors": fit.shape[1],
         "window": length.window, "units": list(length.units), "long_samples": length.long_rows,
-        **({"gpu": gpu_name()} if on_gpu else {}),
-        "seconds_each": length.seconds, "clock": task.clock, "target_rmse": targets, **_references(task),
+        **gpu, "seconds_each": length.seconds, "clock": task.clock, "target_rmse": targets, **_references(task),
         "contenders": records,
     }  # fmt: skip
 
