@@ -89,6 +89,9 @@ def held_values(statistic: Float64, count: int, window: int) -> Float64:
         return statistic
     padded = np.r_[np.full(window - 1, statistic.min()), statistic]
     rows = np.lib.stride_tricks.sliding_window_view(padded, window)
+    if count == 1:
+        # Without the copy of all windows that a partition takes.
+        return np.asarray(rows.max(axis=1))
     return np.asarray(np.partition(rows, window - count, axis=1)[:, window - count])
 
 
