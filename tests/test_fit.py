@@ -188,6 +188,16 @@ def test_a_constant_sensor_is_kept_and_a_missing_one_dropped(pumps: Fitted) -> N
     assert np.nanmax(quiet) < 1.0 < np.nanmax(loud)
 
 
+def test_what_a_sensor_that_never_moved_reads_changes_no_forecast(pumps: Fitted) -> None:
+    """Once it leaves its value, the others are expected to read what they would have been."""
+    values = normal_values(60, seed=5)
+    values[:, 1] = 60.0
+    still = load_detector(pumps.bundle).process(samples_of(values)).forecast
+    values[20:, 1] = 90.0
+    moved = load_detector(pumps.bundle).process(samples_of(values)).forecast
+    np.testing.assert_allclose(moved[:, [0, 2]], still[:, [0, 2]], rtol=1e-6)
+
+
 def test_two_assets_of_one_file_make_one_bundle(pumps: Fitted) -> None:
     """The rows of both are learnt from, time is that of one of them, and neither is an asset of the bundle."""
     trained = read_bundle(pumps.bundle).manifest.trained

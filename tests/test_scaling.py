@@ -53,3 +53,11 @@ def test_missing_cells_do_not_count(method: str) -> None:
         np.testing.assert_array_equal(
             getattr(fit_scaling(holed, method), part), getattr(fit_scaling(values, method), part)
         )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sensor_that_never_moved_has_a_hundredth_of_its_magnitude_for_a_scale(method: str) -> None:
+    """Its last digit is no news, ten times that is; one that stood at zero has the least scale of all."""
+    scaling = fit_scaling(np.repeat(np.array([[50.0, -0.999, 0.0]], np.float32), 40, axis=0), method)
+    assert scaling.constant.all()
+    np.testing.assert_allclose(scaling.scale, [0.5, 0.00999, 1e-6], rtol=1e-4)

@@ -12,7 +12,7 @@ from trainer.blocks import SHORT_HISTORY, make_plan
 from trainer.cleaning import Cleaned, Series
 from trainer.fit_options import FitOptions
 from trainer.parts import Parts
-from trainer.screening import ordinary_samples, without_faults
+from trainer.screening import SETTLING, ordinary_samples, without_faults
 from trainer.trimming import FALSE_SHARE, MARGIN
 
 ROWS = 400
@@ -61,6 +61,43 @@ def test_normal_operation_is_left_nearly_whole() -> None:
     lost = [without_faults(make_plan(_history(_normal(ROWS, seed)), OPTIONS))[1] for seed in range(40)]
     assert np.mean(np.array(lost) > 0) <= 5 * FALSE_SHARE
     assert np.mean(lost) < 0.02 * ROWS
+
+
+def test_a_run_goes_of_which_no_row_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise of twice its size that lasts goes whole, though most of it is no farther out than single rows may be."""
+
+    def found() -> list[float]:
+        shares = []
+        for seed in range(6):
+            values = _normal(ROWS, seed)
+            values[200:212] += 1.25 * np.random.default_rng(100 + seed).choice([-1.0, 1.0], (12, 4))
+            keep = ordinary_samples(make_plan(_history(values), OPTIONS))
+            shares.append(float(np.mean(~keep[200:212])))
+        return shares
+
+    assert np.mean(found()) > 0.9
+    monkeypatch.setattr("trainer.screening.RUN", ROWS)
+    assert np.mean(found()) < 0.5
+
+
+def test_the_first_rows_are_not_judged() -> None:
+    """A history that begins far from its centre, where averages of the forecast start at zero, keeps its beginning."""
+    for seed in range(10):
+        values = _normal(ROWS, seed)
+        values[:SETTLING] += np.linspace(4.0, 0.0, SETTLING)[:, None].astype(np.float32)
+        assert ordinary_samples(make_plan(_history(values), OPTIONS))[:SETTLING].all()
+
+
+def test_nothing_more_goes_for_what_has_gone() -> None:
+    """The rows behind a fault that was left out, forecast from those before it, stay, however far off they are."""
+    for seed in range(10):
+        values = _normal(ROWS, seed)
+        values[212:] += 3.0
+        plan = make_plan(_history(_shifted(values, 200)), OPTIONS)
+        kept, lost = without_faults(plan)
+        assert 12 <= lost <= 12 + 4 * MARGIN
+        gone = np.setdiff1d(np.arange(ROWS), kept.cleaned.series[0].ticks)
+        assert np.isin(np.arange(200, 212), gone).all()
 
 
 def test_what_comes_twice_is_how_the_machine_works() -> None:

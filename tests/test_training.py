@@ -10,8 +10,10 @@ import pytest
 from edge_agent.contract.types import Float32
 from trainer.backend import keras
 from trainer.dataset import Segments, SubSequences
+from trainer.fit_options import FitOptions
 from trainer.heads import Head
 from trainer.highway import fit_highway
+from trainer.learning import learn
 from trainer.model import ForecasterWeights, ModelSpec
 from trainer.network import Regularisation, build_model, build_window_model, weights_of
 from trainer.training import Trainer, TrainingOptions, _Adam, _schedule, precision_policy
@@ -72,6 +74,25 @@ def test_training_beats_the_ridge_on_a_non_linear_plant() -> None:
     assert told == list(range(1, record.epochs + 1))
     assert len(record.losses) == record.epochs == len(record.stop_losses) - 1
     assert (weights_of(model, SPEC).highway == highway).all()
+
+
+@pytest.mark.parametrize("convolution", [None, (4, 3)])
+def test_nothing_is_read_of_an_input_that_never_moved(convolution: tuple[int, int] | None) -> None:
+    """A sensor and a set point that stood still while the model was trained change no forecast once they move."""
+    moving = logistic(600)
+    still = np.zeros((600, 1), np.float32)
+    segments = Segments(
+        np.concatenate([moving.values, still], axis=1), np.zeros((600, 3), bool), moving.starts, still
+    )
+    spec = ModelSpec(3, 12, (8, 4), convolution=convolution, context=1)
+    options = FitOptions(units=(8, 4), epochs=2, windows_per_epoch=256, learning_rate=1e-2)
+    model = learn(spec, segments.rows(0, 450), segments.rows(450, 600), options, lambda *_: None).model
+    inputs = SubSequences(segments, 12, 1).inputs(np.arange(40))
+    moved = inputs.copy()
+    moved[..., [2, 6]] = 50.0
+    np.testing.assert_array_equal(forecasts_of(model, moved), forecasts_of(model, inputs))
+    moved[..., 0] += 1.0
+    assert np.abs(forecasts_of(model, moved) - forecasts_of(model, inputs)).max() > 0.1
 
 
 def test_worthless_training_leaves_the_ridge() -> None:

@@ -33,6 +33,15 @@ class Filling:
 
 
 MASKED = Filling()
+_ROUNDING = 1e-6
+"""Scaled units; a sensor that never moved is not exactly at the mean of its readings."""
+
+
+def _is_zero(columns: Float32) -> Bool:
+    """Return (C,) which columns (N, C) are zero but for rounding; without a copy, as a history is large."""
+    if not columns.size:
+        return np.ones(columns.shape[1], np.bool_)
+    return np.asarray(np.maximum(columns.max(axis=0), -columns.min(axis=0)) <= _ROUNDING)
 
 
 def _no_context() -> Float32:
@@ -71,6 +80,11 @@ class Segments:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.values)
+
+    def still(self) -> Bool:
+        """Return (2F + X,) the inputs that are zero throughout: those of sensors and set points that never moved."""
+        unmarked = np.zeros(self.missing.shape[1], np.bool_)
+        return np.concatenate([_is_zero(self.values), unmarked, _is_zero(self.context)])
 
     def bounds(self) -> Iterator[tuple[int, int]]:
         """Yield first row and row after the last of each segment."""

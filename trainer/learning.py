@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.contract.types import Float32, Float64
+from edge_agent.contract.types import Bool, Float32, Float64
 from trainer.checkpoint import Slot
 from trainer.dataset import Segments
 from trainer.fit_options import FitOptions
@@ -171,11 +171,13 @@ class _Start:
         points: (R, H * F) the ridge regression itself.
         highway: (highway_rows, outputs) the same, for all outputs of the head.
         head_bias: (outputs,) how sure it is.
+        still: (I,) inputs of which nothing can be learnt, as they never move.
     """
 
     points: Float32
     highway: Float32
     head_bias: Float32
+    still: Bool
 
 
 def _start(spec: ModelSpec, points: Float32, samples: Segments) -> _Start:
@@ -188,7 +190,7 @@ def _start(spec: ModelSpec, points: Float32, samples: Segments) -> _Start:
     highway = (
         spec.head.spread(points, spec.sensors) if spec.highway else np.zeros((0, spec.outputs), np.float32)
     )
-    return _Start(used, highway, bias)
+    return _Start(used, highway, bias, samples.still())
 
 
 def _state_shares(head: Head, samples: Segments) -> Float64:
@@ -218,6 +220,7 @@ class _Learner:
                     spec, start.highway, options.seed, start.head_bias, regularisation(options)
                 )
         self._untrained = self.model.get_weights() if self.model is not None else []
+        self._begin_at(start)
         self._trainer = Trainer(self.model, spec, training_options(options), most, supervision.watch)
 
     def choose_epoch(self, fit: Segments, later: Segments, on_epoch: OnEpoch) -> dict[str, Any]:
@@ -241,8 +244,12 @@ class _Learner:
         self._start = start
         if self.model is not None:
             self.model.set_weights(self._untrained)
-            set_start(self.model, start.highway, start.head_bias)
+            self._begin_at(start)
             self._trainer.retrain(samples, self._rates, self._supervision.slot(stage))
+
+    def _begin_at(self, start: _Start) -> None:
+        if self.model is not None:
+            set_start(self.model, start.highway, start.head_bias, start.still)
 
     def weights(self) -> ForecasterWeights:
         """Return what has been learnt."""

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from edge_agent.contract.errors import ExportError
-from edge_agent.contract.types import Float32
+from edge_agent.contract.types import Bool, Float32
 from trainer.backend import keras
 from trainer.fast_lstm import FastLSTM
 from trainer.layers import Highway, StateReadout
 from trainer.model import EPSILON, ForecasterWeights, ModelSpec
 
+_READERS = ("convolution", "lstm_0")
+"""The layer that reads the inputs: the first of these that a model has. Its kernel is (…, I, outputs)."""
 _BATCH_MOMENTUM = 0.9
 """An epoch is 32 batches by default: with Keras's 0.99 the moving averages would still be at their start after it."""
 
@@ -63,12 +65,24 @@ def build_model(
     return model
 
 
-def set_start(model: Any, highway: Float32, head_bias: Float32) -> None:
-    """Give a model the highway (highway_rows, outputs) and the bias of the head (outputs,) that it starts with."""
+def set_start(model: Any, highway: Float32, head_bias: Float32, still: Bool | None = None) -> None:
+    """Give a model what it starts with.
+
+    Args:
+        model: from `build_model`.
+        highway: (highway_rows, outputs).
+        head_bias: (outputs,).
+        still: (I,) inputs that are zero wherever it is trained. No gradient ever comes to their weights, so that these
+            are zero too: random ones would throw every forecast about once the input moves. None is none.
+    """
     if len(highway):
         model.get_layer("highway").set_weights([highway])
     head = model.get_layer("head")
     head.set_weights([head.get_weights()[0], head_bias])
+    if still is not None and still.any():
+        reader = next(layer for layer in model.layers if layer.name in _READERS)
+        kernel, *others = reader.get_weights()
+        reader.set_weights([np.where(still[:, None], np.zeros_like(kernel), kernel), *others])
 
 
 def build_window_model(weights: ForecasterWeights, batch: int | None = None) -> Any:

@@ -7,9 +7,12 @@ other, so that a jump stands out of them by far more.
 
 Each of the folds is forecast by a ridge regression of the others, as in a calibration out of fold. What stands apart is
 found by Hampel's identifier on the cube root of the residuals' squared Mahalanobis distance, which is about normal
-(Wilson and Hilferty 1931, The Distribution of Chi-Square), with scales that a tenth of bad rows does not move. A
-stretch whose residual points where that of another one does is left in: what comes twice in the same way is how the
-machine works, a start or a step of its duty. So is everything where a tenth of the rows would go.
+(Wilson and Hilferty 1931, The Distribution of Chi-Square), with scales that a tenth of bad rows does not move: on that
+of each row, and on its mean over runs of a few, as a fault that is only half as far out as a single row must be lasts.
+A stretch whose residual points where that of another one does is left in: what comes twice in the same way is how the
+machine works, a start or a step of its duty. So is what would take more than a tenth of the rows away. The first rows
+after a beginning, or after others that were left out, are forecast from averages that know nothing of them yet, and are
+not judged.
 """
 
 from collections.abc import Sequence
@@ -20,14 +23,20 @@ import numpy as np
 
 from edge_agent.contract.errors import HistoryError
 from edge_agent.contract.mahalanobis import Mahalanobis, bounded, shrunk_correlation
-from edge_agent.contract.types import Bool, Float64
+from edge_agent.contract.types import Bool, Float64, Int64
 from trainer.blocks import FOLDS, SHORT_HISTORY, Plan, make_plan
 from trainer.cleaning import Cleaned, Series
+from trainer.dataset import Segments
 from trainer.highway import RIDGES, fit_highway, residuals_of
 from trainer.trimming import FALSE_SHARE, MARGIN, MOST_SHARE, STRANGE, robust_deviations, stretches_of
 
 ROUNDS = 3
 """A large fault hides a small one."""
+RUN = 8
+"""Rows, the mean of which is judged beside each of them; shorter runs take more from clean histories
+(docs/decisions/0033)."""
+SETTLING = 10
+"""Rows after a beginning, in which averages of the forecast that started at zero are filled for the most part."""
 ALIKE = 0.8
 """Cosine of two residuals that point in the same direction."""
 CLIPPED = 3.0
@@ -44,26 +53,38 @@ def without_faults(plan: Plan) -> tuple[Plan, int]:
     rows = _count(plan.cleaned)
     if min(len(one.ticks) for one in plan.cleaned.series) >= SHORT_HISTORY:
         return plan, 0
-    kept = plan
+    kept, keep = plan, np.ones(rows, np.bool_)
     for _ in range(ROUNDS):
-        keep = ordinary_samples(kept)
-        if keep.all():
+        left = np.flatnonzero(keep)
+        ordinary = ordinary_samples(kept, np.diff(left, prepend=-1) > 1)
+        fewer = keep.copy()
+        fewer[left[~ordinary]] = False
+        if ordinary.all() or np.count_nonzero(~fewer) > MOST_SHARE * rows:
             break
         try:
-            kept = make_plan(_chosen(kept.cleaned, keep), plan.options)
+            kept = make_plan(_chosen(plan.cleaned, fewer), plan.options)
         except HistoryError:  # what is left could not carry a model
-            return plan, 0
-    lost = rows - _count(kept.cleaned)
-    return (plan, 0) if lost > MOST_SHARE * rows else (kept, lost)
+            break
+        keep = fewer
+    return kept, rows - int(np.count_nonzero(keep))
 
 
-def ordinary_samples(plan: Plan) -> Bool:
+def ordinary_samples(plan: Plan, spliced: Bool | None = None) -> Bool:
     """Return (n,) False for the samples of all assets, one after the other, that stand apart.
 
     What an operator marked as a false alarm never does.
+
+    Args:
+        plan: of the history.
+        spliced: (n,) True where rows before the sample were left out; None nowhere.
     """
-    u, present = _standardised(_residuals(plan), ~plan.scaling.constant[plan.layout.forecast])
-    known = np.flatnonzero(present.any(axis=1))
+    whole = plan.segments(lambda cuts: [(0, cuts.rows)])
+    u, present = _standardised(_residuals(plan, whole), ~plan.scaling.constant[plan.layout.forecast])
+    begins = np.zeros(len(u), np.bool_)
+    begins[[first for first, _ in whole.bounds()]] = True
+    if spliced is not None:
+        begins |= spliced
+    known = np.flatnonzero(present.any(axis=1) & (_rows_since(begins) >= SETTLING))
     keep = np.ones(len(u), np.bool_)
     if len(known) <= u.shape[1]:
         return keep
@@ -71,8 +92,7 @@ def ordinary_samples(plan: Plan) -> Bool:
     distance = Mahalanobis(correlation).distance(u[known, None, :], present[known])[:, 0]
     z = np.zeros(len(u))
     z[known] = robust_deviations(distance ** (2.0 / 3.0))
-    limit = _NORMAL.inv_cdf(1.0 - FALSE_SHARE / len(known))
-    apart = [(first, end) for first, end in stretches_of(z > STRANGE) if z[first:end].max() > limit]
+    apart = _stretches_apart(z, known, np.cumsum(begins)[known].astype(np.int64))
     peaks = [first + int(np.argmax(z[first:end])) for first, end in apart]
     for (first, end), alone in zip(apart, _unlike_the_others(u[peaks]), strict=True):
         if alone:
@@ -80,9 +100,36 @@ def ordinary_samples(plan: Plan) -> Bool:
     return np.asarray(keep | _marked(plan.cleaned.series))
 
 
-def _residuals(plan: Plan) -> Float64:
-    """Return (n, F) residuals of each fold by the penalty that forecasts most of its rows best, NaN where none is."""
-    whole = plan.segments(lambda cuts: [(0, cuts.rows)])
+def _rows_since(begins: Bool) -> Int64:
+    """Return (n,) how many rows each is after the last beginning."""
+    rows = np.arange(len(begins))
+    return rows - np.maximum.accumulate(np.where(begins, rows, 0))
+
+
+def _stretches_apart(z: Float64, known: Int64, part: Int64) -> list[tuple[int, int]]:
+    """Return (first, one past last) of the stretches with a row, or a run of rows, that is too strange for chance.
+
+    Args:
+        z: (n,) strangeness of each row.
+        known: (k,) rows that are judged.
+        part: (k,) a number for each stretch of rows that follow each other.
+    """
+    limit = _NORMAL.inv_cdf(1.0 - FALSE_SHARE / (2 * len(known)))
+    far = np.zeros(len(z), np.bool_)
+    for first, end in stretches_of(z > STRANGE):
+        far[first:end] = z[first:end].max() > limit
+    if len(known) > RUN:
+        mean = robust_deviations(np.convolve(z[known], np.full(RUN, 1.0 / RUN), "valid"))
+        together = part[RUN - 1 :] == part[: 1 - RUN]
+        for first, end in stretches_of((mean > limit) & together):
+            rows = known[first : end + RUN - 1]
+            strange = rows[z[rows] >= min(STRANGE, z[rows].max())]
+            far[strange[0] : strange[-1] + 1] = True
+    return stretches_of(far)
+
+
+def _residuals(plan: Plan, whole: Segments) -> Float64:
+    """Return (n, F) residuals of each fold of the whole, by the penalty that forecasts most rows best; NaN for none."""
     inside = [plan.rows_of_fold(number) for number in range(FOLDS)]
     rest = [plan.without_fold(number) for number in range(FOLDS)]
     found, losses = [], []

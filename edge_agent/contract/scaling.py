@@ -44,6 +44,13 @@ _NORMAL_QUARTILES = 1.3489795003921634
 """Interquartile range of a normal distribution with standard deviation 1."""
 
 
+LEAST_PART = 1e-3
+"""Of a sensor's magnitude: no scale is smaller."""
+STILL_PART = 0.01
+"""The same of a sensor that never moved, whose scale is also how far it may go before it is out of range: transmitters
+are accurate to about that, and the last digit of one that was set anew is no news."""
+
+
 def fit_scaling(values: Float32, method: str = "standard") -> Scaling:
     """Fit on values (n, F) of the fit block; NaN cells do not count, and every column has a finite value.
 
@@ -54,7 +61,8 @@ def fit_scaling(values: Float32, method: str = "standard") -> Scaling:
     columns = [_scale_of(values[:, place], method) for place in range(values.shape[1])]
     centre, scale, minimum, maximum = np.asarray(columns, np.float64).reshape(-1, 4).T
     span = maximum - minimum
-    floor = np.maximum.reduce([0.02 * span, 1e-3 * np.abs(centre), np.full_like(centre, 1e-6)])
+    part = np.where(span > 0.0, LEAST_PART, STILL_PART)
+    floor = np.maximum.reduce([0.02 * span, part * np.abs(centre), np.full_like(centre, 1e-6)])
     return Scaling(centre, np.maximum(scale, floor), minimum, maximum, np.asarray(span == 0.0))
 
 
