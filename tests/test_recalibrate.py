@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.bundle import read_bundle, read_golden, write_bundle
+from edge_agent.contract.threshold import LEAST_PERIOD
 from edge_agent.contract.types import Float32, Samples
 from edge_agent.detector import load_detector, open_detector
 from tests.commands import Said, run
@@ -258,7 +259,7 @@ def test_what_if_needs_no_out_and_writes_nothing(
     assert {0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 1000} <= set(budgets)
     assert budgets == sorted(budgets)
     for row in record["budgets"]:
-        assert row["budget"] >= record["supported_alarms_per_week"] or not row["supported"]
+        assert row["budget"] >= LEAST_PERIOD * record["supported_alarms_per_week"] or not row["supported"]
         assert row["supported"] == (row["recalibrated"]["score_basis"] == "tail")
     shown = run(main, capsys, "recalibrate", *words, "--what-if", "--scales", "keep")
     assert shown.code == 0

@@ -87,6 +87,15 @@ def test_a_budget_beyond_the_history_claims_no_rarity() -> None:
     assert threshold.value >= 1.25 * _normal(9_000).max()
 
 
+def test_a_block_that_lost_a_few_rows_keeps_its_claim() -> None:
+    """One as long as the budget's period has a tail with a tenth of its rows gone, at nearly the same threshold."""
+    week = round(WEEK_SECONDS / INTERVAL)
+    whole, fewer = _calibrated(week, budget=1.0), _calibrated(round(0.92 * week), budget=1.0)
+    assert (whole.basis, fewer.basis) == ("tail", "tail")
+    assert fewer.value == pytest.approx(whole.value, rel=0.05)
+    assert _calibrated(round(0.88 * week), budget=1.0).basis == "margin"
+
+
 def test_the_threshold_is_that_of_the_asked_rate() -> None:
     """On the tail the threshold value is exceeded as often as the budget allows."""
     threshold = _calibrated(60_000, budget=10.0)

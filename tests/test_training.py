@@ -76,8 +76,8 @@ def test_training_beats_the_ridge_on_a_non_linear_plant() -> None:
     assert (weights_of(model, SPEC).highway == highway).all()
 
 
-@pytest.mark.parametrize("convolution", [None, (4, 3)])
-def test_nothing_is_read_of_an_input_that_never_moved(convolution: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize("convolution", [(), (4, 3)])
+def test_nothing_is_read_of_an_input_that_never_moved(convolution: tuple[int, ...]) -> None:
     """A sensor and a set point that stood still while the model was trained change no forecast once they move."""
     moving = logistic(600)
     still = np.zeros((600, 1), np.float32)

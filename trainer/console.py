@@ -150,7 +150,7 @@ def _threshold(report: "FitReport") -> str:
     if limits.basis == "tail":
         return (
             f"{limits.value:.3g} of the fused statistic: {limits.alarms_per_week:g} false alarms per week and asset; "
-            f"this history supports budgets from {limits.supported_alarms_per_week:.3g} on"
+            f"this history supports budgets from {min(limits.supported_alarms_per_week, limits.alarms_per_week):.3g} on"
         )
     return (
         f"{limits.value:.3g} of the fused statistic, a margin over normal operation: this history is too short for a "

@@ -142,7 +142,7 @@ class Recalibration:
         None where that is a margin, or where the bundle's own history did not support the budget.
         """
         threshold = self.old.threshold
-        if threshold.tail is None or threshold.supported_alarms_per_week > alarms_per_week:
+        if threshold.tail is None or not threshold.supports(alarms_per_week):
             return None
         value = threshold.tail.value_at(alarms_per_week)
         return replace(threshold, value=value, alarms_per_week=alarms_per_week)

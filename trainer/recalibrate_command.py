@@ -160,10 +160,9 @@ def _table(
 
 def _support(threshold: Threshold) -> str:
     if threshold.basis == "tail":
-        return (
-            f"this history supports budgets from {threshold.supported_alarms_per_week:.3g} alarms a week on"
-        )
-    if threshold.supported_alarms_per_week <= threshold.alarms_per_week:
+        least = min(threshold.supported_alarms_per_week, threshold.alarms_per_week)
+        return f"this history supports budgets from {least:.3g} alarms a week on"
+    if threshold.supports(threshold.alarms_per_week):
         return (
             f"this history has too few separate excursions for a claim of rarity, {LEAST_CLUSTERS} are needed"
         )

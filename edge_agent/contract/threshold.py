@@ -7,7 +7,7 @@ what is left the budget controller follows. A rarer rate on top of these was mea
 time in alarm worth having (docs/decisions/0014).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,11 @@ CLEARS = 0.75
 MOST_CLEAR_RATIO = 0.95
 """However near to its threshold normal operation is, so much of a hysteresis there is."""
 
+LEAST_PERIOD = 0.9
+"""Of the time in which a budget expects one alarm, that a calibration block must have: a block as long as that loses
+rows to trimming and to warming up, and a threshold is not to leap by a fifth for the last of them
+(docs/decisions/0034)."""
+
 ONSET_RATIO = 0.5
 """An excursion begins above this part of the threshold value (docs/decisions/0004)."""
 
@@ -37,7 +42,7 @@ class Threshold:
         basis: `tail` or `margin`.
         value: threshold of the fused statistic.
         alarms_per_week: the alarm budget.
-        supported_alarms_per_week: the rarest budget that the calibration block could show.
+        supported_alarms_per_week: one alarm in the time that the calibration block has.
         tail: rates behind a `tail` basis.
         usual: what normal operation stays below, three times in four, for as many samples as close an alarm; 0 is not
             known, in bundles of before.
@@ -49,6 +54,10 @@ class Threshold:
     supported_alarms_per_week: float
     tail: Tail | None = None
     usual: float = 0.0
+
+    def supports(self, alarms_per_week: float) -> bool:
+        """Return whether the calibration block was long enough for a claim of so many alarms a week."""
+        return LEAST_PERIOD * self.supported_alarms_per_week <= alarms_per_week
 
     def clear_value(self, relative: bool) -> float:
         """Return the value of the fused statistic below which an alarm clears.
@@ -117,16 +126,17 @@ def calibrate_threshold(
             of what opens one: on a statistic that flickers, single rows over a threshold are many times as frequent.
         closing: quiet samples in a row that close an alarm.
     """
-    supported = WEEK_SECONDS / (len(statistic) * interval)
-    held = held_values(statistic, *opening)
-    usual = float(np.quantile(held_values(statistic, 1, closing), CLEARS))
-    tail = fit_tail(held, interval, separation) if supported <= alarms_per_week else None
-    if tail is not None:
-        value = tail.value_at(alarms_per_week)
-        return Threshold("tail", value, alarms_per_week, supported, tail, usual)
     if block_rows:
         blocks = WEEK_SECONDS / (block_rows * interval)
         value = max(((1.0 - QUANTILE) * blocks / alarms_per_week) ** SLOPE, 1.0)
     else:
         value = max(1.5 * float(np.quantile(statistic, 0.99)), 1.25 * float(statistic.max()))
-    return Threshold("margin", value, alarms_per_week, supported, usual=usual)
+    supported = WEEK_SECONDS / (len(statistic) * interval)
+    usual = float(np.quantile(held_values(statistic, 1, closing), CLEARS))
+    margin = Threshold("margin", value, alarms_per_week, supported, usual=usual)
+    if not margin.supports(alarms_per_week):
+        return margin
+    tail = fit_tail(held_values(statistic, *opening), interval, separation)
+    if tail is None:
+        return margin
+    return replace(margin, basis="tail", value=tail.value_at(alarms_per_week), tail=tail)
