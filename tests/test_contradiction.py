@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from edge_agent.contract.contradiction import Contradiction, fit_contradiction
 from edge_agent.contract.ewma import deviation
 from edge_agent.contract.mahalanobis import Mahalanobis, shrunk_correlation
+from edge_agent.contract.scoring import Scorer
+from edge_agent.contract.scoring_model import NOTHING_USUAL
 from edge_agent.contract.types import Bool, Float64, Samples
-from edge_agent.detector import open_detector
-from tests.small_bundle import SCALES, make_small_bundle, normal_values
-from trainer.calibrate import CalibrationHistory, calibrate
+from tests.small_bundle import make_small_bundle, normal_values
+from trainer.calibrate import CONTRADICTION_ROWS, CalibrationHistory, calibrate
 
 WIDTH = 6
 SPAN = 5
@@ -89,25 +90,24 @@ def test_a_missing_sensor_neither_contradicts_nor_is_contradicted(
     assert contradiction.largest(average, present)[0] == found.max()
 
 
-@pytest.mark.parametrize("interval", [1.0, 3600.0], ids=["under a week", "many weeks"])
-def test_only_a_history_that_supports_rarity_judges_contradictions(tmp_path: Path, interval: float) -> None:
-    """Where there is no tail, nothing is judged; where there is, either statistic alone reaches the threshold."""
+@pytest.mark.parametrize(
+    ("rows", "interval"),
+    [(900, 1.0), (8000, 1.0), (16_000, 3600.0)],
+    ids=["minutes", "under a week", "many weeks"],
+)
+def test_in_all_but_a_few_rows_contradictions_are_judged(tmp_path: Path, rows: int, interval: float) -> None:
+    """Either statistic alone reaches the threshold, be it of a tail or a margin; a few hundred rows judge none."""
     bundle = make_small_bundle(tmp_path / "bundle")
     bundle = replace(bundle, manifest=replace(bundle.manifest, sampling_interval_seconds=interval))
-    rows = 8000
     samples = Samples(np.zeros(rows, np.int64), np.arange(rows), normal_values(rows, 3))
     found = calibrate(bundle, CalibrationHistory(samples, np.arange(rows) >= rows // 2), 1.0)
-    assert (found.threshold.tail is not None) == bool(found.scoring.contradiction)
+    assert (found.threshold.tail is not None) == (interval > 1.0)
+    assert bool(found.scoring.contradiction) == (rows // 2 >= CONTRADICTION_ROWS)
     if not found.scoring.contradiction:
         return
-    judged = replace(
-        bundle, scoring=found.scoring, manifest=replace(bundle.manifest, threshold=found.threshold)
-    )
-    values = normal_values(200, 4)
-    values[100:, 1] += 6.0 * SCALES[1] * np.linspace(0.0, 1.0, 100)
-    samples = Samples(np.zeros(200, np.int64), np.arange(200), values)
-    with_it = open_detector(judged).process(samples).statistic
-    without = replace(found.scoring, contradiction=found.scoring.contradiction.balanced(1e-9))
-    fused = open_detector(replace(judged, scoring=without)).process(samples).statistic
-    assert np.nanmin(with_it - fused) >= 0.0
-    assert np.nanmax(with_it - fused) > 0.0
+    assert found.threshold.tail or np.nanmax(found.statistic) < found.threshold.value
+    for aspect in (0, 3):
+        aspects = np.array([[0.1, np.nan, 0.0, 0.1]])
+        assert Scorer(found.scoring).judged(aspects, NOTHING_USUAL)[0] < found.threshold.value
+        aspects[0, aspect] = 100.0
+        assert Scorer(found.scoring).judged(aspects, NOTHING_USUAL)[0] > found.threshold.value

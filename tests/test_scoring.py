@@ -279,7 +279,7 @@ def test_scaling_has_a_floor_and_knows_constant_sensors() -> None:
     values = np.array([[1.0, 500.0], [3.0, 500.0], [np.nan, 500.0]], np.float32)
     scaling = fit_scaling(values)
     assert scaling.constant.tolist() == [False, True]
-    assert scaling.scale.tolist() == [1.0, 0.5]
+    assert scaling.scale.tolist() == [1.0, 5.0]
     np.testing.assert_allclose(scaling.invert(scaling.apply(values)), values, rtol=1e-6)
 
 

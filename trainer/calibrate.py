@@ -47,6 +47,9 @@ TRIMS = 2
 CONTRADICTION_MARGIN = 1.25
 """Over the contradiction that a calibration block shows once: a fault of one sensor stands so far out that the limit
 hides hardly any, and the alarm budget is left to the fused statistic (docs/decisions/0025)."""
+CONTRADICTION_ROWS = 500
+"""The block of the shortest history that has one of its own; fewer rows do not know the largest of many
+(docs/decisions/0035)."""
 
 OnRows = Callable[[int], None]
 
@@ -329,9 +332,11 @@ def _judged(
         opening=(manifest.alarm_rules.open_count, manifest.alarm_rules.open_window),
         closing=manifest.alarm_rules.clear_samples,
     )
-    scoring = _balanced(replace(scoring, recent=recent), fused, contradiction, limit)
+    threshold = limit(fused)
+    scoring = _balanced(replace(scoring, recent=recent), threshold, contradiction, limit)
     statistic, _ = against_usual(scoring, statistics, samples.asset, length)
-    threshold = limit(statistic[usable])
+    if threshold.tail is not None:
+        threshold = limit(statistic[usable])
     drift = _drift(bundle, scoring, samples, forecast, np.asarray(usable))
     return Calibrated(scoring, threshold, forecast, statistic, count, drift, trimmed)
 
@@ -363,26 +368,35 @@ def usual_rows(manifest: Manifest) -> int:
 
 
 def _balanced(
-    scoring: ScoringModel, fused: Float64, contradiction: Float64, limit: Callable[[Float64], Threshold]
+    scoring: ScoringModel,
+    threshold: Threshold,
+    contradiction: Float64,
+    limit: Callable[[Float64], Threshold],
 ) -> ScoringModel:
     """Weigh the contradiction so that at the fused statistic's own threshold it stands by a margin beyond the usual.
 
-    Where either has no tail to go by, no contradiction is judged: nothing says how rare the largest of so many is.
+    What is usual of the largest of so many is what its tail shows once in the block; where there is no tail to go by,
+    the most that was seen. In a block of a few hundred rows no contradiction is judged.
 
     Args:
         scoring: with its normalisers.
-        fused: (n,) of rows in order, over what was usual.
-        contradiction: (n,) of the same rows, over what was usual of it.
+        threshold: of the fused statistic alone.
+        contradiction: (n,) of rows in order, over what was usual of it.
         limit: the threshold of a statistic (n,).
     """
     if not scoring.contradiction:
         return scoring
-    whole, alone = limit(fused), limit(contradiction)
-    if whole.tail is None or alone.tail is None:
+    if len(contradiction) < CONTRADICTION_ROWS:
         return replace(scoring, contradiction=ContradictionModel.none())
-    once = alone.tail.value_at(alone.supported_alarms_per_week)
-    balance = whole.value / (CONTRADICTION_MARGIN * once)
-    return replace(scoring, contradiction=scoring.contradiction.balanced(balance))
+    alone = limit(contradiction)
+    if threshold.tail is None or alone.tail is None:
+        once = float(contradiction.max())
+    else:
+        once = alone.tail.value_at(alone.supported_alarms_per_week)
+    return replace(
+        scoring,
+        contradiction=scoring.contradiction.balanced(threshold.value / (CONTRADICTION_MARGIN * once)),
+    )
 
 
 def _apart(
