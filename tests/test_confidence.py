@@ -5,7 +5,7 @@ import pytest
 
 from edge_agent.contract.tail import WEEK_SECONDS
 from edge_agent.contract.threshold import calibrate_threshold
-from trainer.confidence import rate_interval, weeks_text
+from trainer.confidence import rate_interval, supported_budgets, weeks_text
 
 INTERVAL = 60.0
 
@@ -52,3 +52,18 @@ def test_without_a_tail_nothing_was_seen() -> None:
 def test_a_length_of_time_is_told_in_its_unit(weeks: float, text: str) -> None:
     """The largest unit of which there is at least one."""
     assert weeks_text(weeks) == text
+
+
+@pytest.mark.parametrize(
+    ("rows", "budget", "told"),
+    [
+        (60_000, 1.0, "supports budgets from 0.168 alarms a week on"),
+        (9_500, 1.0, "supports budgets from 1 alarms a week on"),
+        (2_000, 1.0, "too short for a claim of 1 a week; it could show 5.04 a week"),
+        (500, 100.0, "too few separate excursions for a claim of rarity, 30 are needed"),
+    ],
+)
+def test_it_is_said_which_budgets_a_history_supports(rows: int, budget: float, told: str) -> None:
+    """A budget that was granted is among the supported ones; otherwise the true reason for the margin is told."""
+    statistic = np.random.default_rng(1).gamma(4.0, 0.2, rows)
+    assert told in supported_budgets(calibrate_threshold(statistic, 60.0, budget, 5))

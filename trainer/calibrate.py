@@ -376,7 +376,7 @@ def _balanced(
     """Weigh the contradiction so that at the fused statistic's own threshold it stands by a margin beyond the usual.
 
     What is usual of the largest of so many is what its tail shows once in the block; where there is no tail to go by,
-    the most that was seen. In a block of a few hundred rows no contradiction is judged.
+    the most that was seen. No contradiction is judged in a block of a few hundred rows, or where there never was any.
 
     Args:
         scoring: with its normalisers.
@@ -386,7 +386,7 @@ def _balanced(
     """
     if not scoring.contradiction:
         return scoring
-    if len(contradiction) < CONTRADICTION_ROWS:
+    if len(contradiction) < CONTRADICTION_ROWS or not contradiction.max() > 0.0:
         return replace(scoring, contradiction=ContradictionModel.none())
     alone = limit(contradiction)
     if threshold.tail is None or alone.tail is None:

@@ -89,3 +89,18 @@ def _draw(
     if abs(tail.shape) < 1e-9:
         return np.asarray(-tail.scale * np.log(share))
     return np.asarray(tail.scale / tail.shape * (share**-tail.shape - 1.0))
+
+
+def supported_budgets(threshold: Threshold) -> str:
+    """Return which budgets the calibration's history supports, in words."""
+    if threshold.basis == "tail":
+        least = min(threshold.supported_alarms_per_week, threshold.alarms_per_week)
+        return f"this history supports budgets from {least:.3g} alarms a week on"
+    if threshold.supports(threshold.alarms_per_week):
+        return (
+            f"this history has too few separate excursions for a claim of rarity, {LEAST_CLUSTERS} are needed"
+        )
+    return (
+        f"this history is too short for a claim of {threshold.alarms_per_week:g} a week; "
+        f"it could show {threshold.supported_alarms_per_week:.3g} a week"
+    )

@@ -11,7 +11,7 @@ import rich.progress
 import rich.table
 
 from trainer.cleaning import Cleaned
-from trainer.confidence import rate_interval
+from trainer.confidence import rate_interval, supported_budgets
 from trainer.progress import Progress
 
 if TYPE_CHECKING:
@@ -147,15 +147,12 @@ def _constant(cleaned: Cleaned) -> str:
 
 def _threshold(report: "FitReport") -> str:
     limits = report.bundle.manifest.threshold
-    if limits.basis == "tail":
-        return (
-            f"{limits.value:.3g} of the fused statistic: {limits.alarms_per_week:g} false alarms per week and asset; "
-            f"this history supports budgets from {min(limits.supported_alarms_per_week, limits.alarms_per_week):.3g} on"
-        )
-    return (
-        f"{limits.value:.3g} of the fused statistic, a margin over normal operation: this history is too short for a "
-        f"claim of {limits.alarms_per_week:g} a week; it could show {limits.supported_alarms_per_week:.3g} a week"
+    claim = (
+        f": {limits.alarms_per_week:g} false alarms per week and asset; "
+        if limits.basis == "tail"
+        else ", a margin over normal operation: "
     )
+    return f"{limits.value:.3g} of the fused statistic{claim}{supported_budgets(limits)}"
 
 
 def _bytes(count: int) -> str:

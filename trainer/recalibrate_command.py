@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.contract.bundle import read_bundle
 from edge_agent.contract.errors import UsageError
-from edge_agent.contract.tail import LEAST_CLUSTERS
 from edge_agent.contract.threshold import Threshold
 from edge_agent.history import add_history_options
 from trainer.alarm_runs import AlarmRun
 from trainer.cleaning import Cleaned
 from trainer.command_input import read_cleaned
-from trainer.confidence import rate_interval, weeks_text
+from trainer.confidence import rate_interval, supported_budgets, weeks_text
 from trainer.console import Console
 from trainer.fit_options import broken_rule, check_out
 
@@ -154,22 +153,8 @@ def _table(
         "the new threshold was chosen on them"
     )
     console.say(f"confidence: {rate_interval(found.new.threshold)}")
-    console.say(_support(found.new.threshold))
+    console.say(supported_budgets(found.new.threshold))
     console.say(f"bundle: {out}")
-
-
-def _support(threshold: Threshold) -> str:
-    if threshold.basis == "tail":
-        least = min(threshold.supported_alarms_per_week, threshold.alarms_per_week)
-        return f"this history supports budgets from {least:.3g} alarms a week on"
-    if threshold.supports(threshold.alarms_per_week):
-        return (
-            f"this history has too few separate excursions for a claim of rarity, {LEAST_CLUSTERS} are needed"
-        )
-    return (
-        f"this history is too short for a claim of {threshold.alarms_per_week:g} a week; "
-        f"it could show {threshold.supported_alarms_per_week:.3g} a week"
-    )
 
 
 def _what_if(found: "Recalibration", budgets: list[float], console: Console) -> dict[str, Any]:
@@ -203,7 +188,7 @@ def _what_if(found: "Recalibration", budgets: list[float], console: Console) -> 
         f"{found.old.threshold.value:.3g} gives {own.alarms_per_week:.3g} alarms a week, "
         f"{own.time_in_alarm_ratio:.2%} in alarm"
     )
-    console.say(_support(limits))
+    console.say(supported_budgets(limits))
     return {
         "weeks": found.new.series.weeks,
         "supported_alarms_per_week": limits.supported_alarms_per_week,
