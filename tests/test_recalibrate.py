@@ -135,7 +135,9 @@ def test_alarms_counted_are_those_of_the_daemon(bundle: Path, basis: str) -> Non
         assert manifest.threshold.basis == "tail"
         source = write_bundle(replace(source, manifest=manifest), read_golden(source))
     found = _found(bundle, values, Wishes(scales="keep"))
-    thresholds = [replace(source.manifest.threshold, value=value) for value in (0.1, 0.25, 0.6, 0.9, 1.5, 4.0)]
+    thresholds = [
+        replace(source.manifest.threshold, value=value) for value in (0.1, 0.25, 0.6, 0.9, 1.5, 4.0)
+    ]
     counted = found.runs(thresholds, False, Progress())
     for threshold, run_of_one in zip(thresholds, counted, strict=True):
         own = replace(source, manifest=replace(source.manifest, threshold=threshold))
