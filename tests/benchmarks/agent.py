@@ -77,7 +77,7 @@ SCENARIOS = (
 )
 SLOW = (
     Scenario("slow_daemon", "Forewarn", _DAEMON, 100, 10, pace=100.0),
-    Scenario("slow_resting", "Forewarn, rest_milliseconds = 50", _DAEMON, 100, 10, pace=100.0, rest=50.0),
+    Scenario("slow_resting", "Forewarn, rest_milliseconds = 100", _DAEMON, 100, 10, pace=100.0, rest=100.0),
     Scenario("slow_script", "script on ONNX Runtime", "onnx", 100, 10, pace=100.0),
 )
 """100 samples a second: each asset sends once a second, evenly spread: nothing to put together but for who rests."""

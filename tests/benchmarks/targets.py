@@ -103,7 +103,7 @@ TARGETS = (
         "100 samples a second", "agent", ("slow", "slow_daemon", "core_percent"), 3, 1, unit="% of a core"
     ),
     Target(
-        "100 samples a second, rest_milliseconds = 50", "agent", ("slow", "slow_resting", "core_percent"), 3, 1,
+        "100 samples a second, rest_milliseconds = 100", "agent", ("slow", "slow_resting", "core_percent"), 3, 1,
         unit="% of a core",
     ),
     Target(
