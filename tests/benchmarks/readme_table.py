@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,17 @@ class Wanted:
         )
 
 
-WANTED = (
+_SKAB = (
     Wanted("skab", "f1", "SKAB: pooled F1", least=0.80),
     Wanted("skab", "far", "SKAB: false alarm rate", most=0.25),
     Wanted("skab", "mar", "SKAB: miss rate", most=0.20),
     Wanted("skab", "roc_auc", "SKAB: mean ROC-AUC of a file", least=0.87),
     Wanted("skab", "far_before_event", "SKAB: false alarm rate before the event", most=0.08),
     Wanted("skab", "changepoint_nab", "SKAB: changepoints, NAB standard", least=33.0),
+)
+WANTED = (
+    *_SKAB,
+    *(replace(one, run="skab-lstm", title=one.title.replace("SKAB", "SKAB, LSTM")) for one in _SKAB),
     Wanted("smap", "sequence_f1", "SMAP and MSL: sequence F1", least=0.74),
     Wanted("smap", "normal_in_alarm_ratio", "SMAP and MSL: normal rows in alarm", most=0.05),
     Wanted("smap", "false_alarms_per_week", "SMAP and MSL: false alarms per week"),
