@@ -117,7 +117,7 @@ def test_what_an_operator_marked_stays() -> None:
 
 
 def test_a_history_that_is_strange_throughout_is_left_whole() -> None:
-    """Where a tenth of the rows would go, all of them stay."""
+    """No more than a tenth of the rows goes, and a history that loses none is the very plan that was given."""
     values = _normal(ROWS, 3)
     for number, sensor in enumerate((0, 1, 2, 3)):
         values = _shifted(values, 60 + 80 * number, 25 + number, sensor)

@@ -386,7 +386,7 @@ def _balanced(
     """
     if not scoring.contradiction:
         return scoring
-    if len(contradiction) < CONTRADICTION_ROWS or not contradiction.max() > 0.0:
+    if len(contradiction) < CONTRADICTION_ROWS or contradiction.max() <= 0.0:
         return replace(scoring, contradiction=ContradictionModel.none())
     alone = limit(contradiction)
     if threshold.tail is None or alone.tail is None:
